@@ -1,0 +1,5 @@
+"""Data: named sets to start from."""
+
+from kerasrecipes.data.load import load
+
+__all__ = ["load"]

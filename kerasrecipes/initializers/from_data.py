@@ -1,0 +1,161 @@
+"""Data-dependent start: every unit's pre-activation gets mean 0 and deviation 1 on a batch.
+
+How to use
+    >>> import keras, numpy as np
+    >>> from kerasrecipes.initializers import initialize_from_data
+    >>> hidden = [keras.layers.Dense(8, "relu") for _ in range(3)]
+    >>> model = keras.Sequential([keras.Input((4,)), *hidden, keras.layers.Dense(1)])
+    >>> x = np.random.default_rng(0).normal(3.0, 2.0, size=(500, 4))
+    >>> report = initialize_from_data(model, x)
+    >>> [row["layer"] == layer.name for row, layer in zip(report, hidden)]
+    [True, True, True]
+
+Suggested hyperparameters
+    `x`: a few hundred examples, preprocessed as for training; Salimans and Kingma take 500.
+    `method`: "standardize". `include_last`: leave it False, so that the outputs keep the scale
+    that the loss expects.
+
+When not to use
+    With batch or layer normalization after each layer, which does the same at every step. On
+    trained weights. With sparse inputs, where a unit may be constant on the batch.
+
+Technical details
+    Layer after layer in the order in which the model calls them, each on what the layers below,
+    already set, make of the batch in inference mode. For a unit with pre-activation of mean m
+    and deviation s: a `WeightNormalization` gets g <- g / s, a plain Dense, convolution or
+    EinsumDense has its kernel divided by s, and the bias becomes -(m - b) / s. A layer without
+    bias is only scaled. Convolutions are measured over batch and positions. A layer called
+    several times is measured over all its calls.
+
+Attribution
+    Salimans and Kingma, 2016, section 3, https://arxiv.org/abs/1602.07868; Mishkin and Matas,
+    All you need is a good init, 2016, https://arxiv.org/abs/1511.06422.
+"""
+
+import contextlib
+
+import keras
+import numpy as np
+from keras import ops
+
+from kerasrecipes._checks import one_of
+from kerasrecipes._model.batches import as_arrays, check_lengths
+from kerasrecipes._model.calls import sublayers, watched
+from kerasrecipes._model.kernels import SUPPORTED, output_unit_axes, unit_axes
+from kerasrecipes._model.state import check_ready, restored
+
+
+def initialize_from_data(model, x, method="standardize", include_last=False):
+    """Sets scale and bias of layer after layer so that pre-activations are standardized on `x`.
+
+    Args:
+        model: built `keras.Model`, of any kind; its weights are changed.
+        x: one batch of inputs, an array or a nest of arrays of shape `(examples, ...)`.
+        method: "standardize": mean 0 and standard deviation 1 of every unit.
+        include_last: whether the layer that is called last is set too.
+
+    Returns:
+        A list of dicts, one a layer that was set, in the order of the calls: "layer" (its name),
+        "found_mean" and "found_std" (arrays, one entry per unit), "scale" (what the unit's
+        weights were multiplied with) and "bias" (what its bias is now, None without bias).
+
+    Raises:
+        TypeError: if `model` is no Keras model.
+        ValueError: if it is unbuilt or has no layer to set, if `x` is empty, has NaN or fewer
+            than two examples, or if a unit is constant on `x`. The weights are then as before.
+
+    Reference:
+        Salimans and Kingma, 2016, section 3, https://arxiv.org/abs/1602.07868
+    """
+    one_of("method", method, ("standardize",))
+    check_ready(model)
+    x = as_arrays("x", x)
+    if check_lengths(x=x) < 2:
+        raise ValueError("`x` must have at least two examples: one has no deviation.")
+    x = keras.tree.map_structure(ops.convert_to_tensor, x)
+    with restored(model, always=False):
+        names = _order_of_calls(model, x)
+        if not include_last:
+            names = names[:-1]
+        if not names:
+            raise ValueError(
+                f"`model` {model.name!r} has no layer to set: it needs a "
+                f"{', '.join(kind.__name__ for kind in SUPPORTED)} before its last layer. "
+                "Pass include_last=True to set the last one too."
+            )
+        return [_standardize(layer, _inputs_of(layer, model, x)) for layer in names]
+
+
+def _wrapped(layer):
+    """The layer that computes the pre-activation: that inside of a WeightNormalization."""
+    return layer.layer if hasattr(layer, "g") and hasattr(layer, "v") else layer
+
+
+def _order_of_calls(model, x):
+    candidates = sublayers(model)
+    wrappers = [one for one in candidates if _wrapped(one) is not one]
+    inside = {id(one.layer) for one in wrappers}
+    plain = [one for one in candidates if isinstance(one, SUPPORTED) and id(one) not in inside]
+    order = {}
+    with watched([*plain, *wrappers], lambda layer, *_: order.setdefault(id(layer), layer)):
+        model(x, training=False)
+    return list(order.values())
+
+
+def _inputs_of(layer, model, x):
+    inputs = []
+    with watched([layer], lambda _, given, mask: inputs.append(given)):
+        model(x, training=False)
+    return inputs
+
+
+@contextlib.contextmanager
+def _without_activation(layer):
+    activation, layer.activation = layer.activation, keras.activations.linear
+    try:
+        yield
+    finally:
+        layer.activation = activation
+
+
+def _standardize(layer, inputs):
+    core = _wrapped(layer)
+    with _without_activation(core):
+        outputs = [np.asarray(ops.convert_to_numpy(layer(one)), "float64") for one in inputs]
+    axes = output_unit_axes(core, outputs[0].ndim)
+    shape = [outputs[0].shape[axis] for axis in axes]
+    rest = [axis for axis in range(outputs[0].ndim) if axis not in axes]
+    z = np.concatenate([np.transpose(o, [*rest, *axes]).reshape(-1, *shape) for o in outputs])
+    mean, std = z.mean(axis=0), z.std(axis=0)
+    if not np.isfinite(z).all() or (std < 1e-6 * (1 + np.abs(mean))).any():
+        raise ValueError(
+            f"Layer {layer.name!r}: {int((~(std > 1e-6 * (1 + np.abs(mean)))).sum())} of "
+            f"{std.size} units are constant or not finite on `x`, so they have no scale. Take "
+            "more, or more varied, examples, or another kernel initializer."
+        )
+    bias = _set(layer, core, np.argsort(axes), mean, 1 / std)
+    return {
+        "layer": layer.name,
+        "found_mean": mean,
+        "found_std": std,
+        "scale": 1 / std,
+        "bias": bias,
+    }
+
+
+def _set(layer, core, output_order, mean, scale):
+    kernel_shape = [1] * len(core.kernel.shape)
+    for axis in unit_axes(core):
+        kernel_shape[axis] = core.kernel.shape[axis]
+    if core is not layer:
+        g = ops.convert_to_numpy(layer.g)
+        layer.g.assign(g * scale.reshape(g.shape))
+    else:
+        core.kernel.assign(ops.convert_to_numpy(core.kernel) * scale.reshape(kernel_shape))
+    bias = core.bias
+    if bias is None or np.prod(bias.shape) != scale.size:
+        return None
+    old = ops.convert_to_numpy(bias)
+    mean, scale = (np.transpose(a, output_order).reshape(old.shape) for a in (mean, scale))
+    bias.assign((old - mean) * scale)
+    return ops.convert_to_numpy(bias)

@@ -1,0 +1,170 @@
+"""Objective: a compiled Keras model and its data as a function of one flat vector.
+
+How to use
+    >>> import keras, numpy as np
+    >>> from kerasrecipes.objective import Objective
+    >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+    >>> model.compile(loss="mse")
+    >>> x, y = np.ones((8, 3)), np.zeros((8, 1))
+    >>> objective = Objective(model, x, y)
+    >>> objective.value(np.zeros(4))
+    0.0
+    >>> value, gradient = objective.value_and_gradient(np.full(4, 0.5))
+    >>> value, gradient.shape
+    (4.0, (4,))
+
+Suggested hyperparameters
+    `batch_size`: None while one batch of all examples fits into memory; the value is the same
+    number `evaluate` gives with that batch size.
+    `training`: False, unless the training behaviour of dropout or batch normalization is the
+    very thing to look at.
+
+When not to use
+    To train with mini-batches: `model.fit` does it. For models whose loss lives in an overridden
+    `train_step`: only what `compute_loss` returns is seen here.
+
+Technical details
+    The model runs in a `keras.StatelessScope` in which its trainable variables are slices of
+    the vector and everything else is a copy, so no weight, metric, seed or optimizer changes,
+    and with `training=True` every call draws the same dropout masks. The value is the mean of
+    the batches' compiled losses (regularization and activity losses included) weighted by their
+    number of examples, Keras's own reduction. TensorFlow and JAX compile once per batch shape.
+    Vectors are float32 unless the model's variables are float64 (exact on TensorFlow alone).
+
+Attribution
+    The flat view is what numerical optimization assumes: Nocedal and Wright, Numerical
+    Optimization, 2006.
+"""
+
+import keras
+import numpy as np
+from keras import ops
+
+from kerasrecipes import _backend
+from kerasrecipes._checks import integer
+from kerasrecipes._model.batches import as_arrays, check_lengths, slices, take
+from kerasrecipes._model.state import check_ready
+
+
+class Objective:
+    """The compiled loss of `model` on `(x, y)` as a function of one vector of all weights.
+
+    Args:
+        model: built and compiled `keras.Model`.
+        x: array, or a list or dict of arrays, of shape `(examples, ...)`.
+        y: targets, likewise, or None if the model's loss needs none.
+        sample_weight: weights of the examples, as for `fit`.
+        batch_size: examples per evaluation of the model; None takes all at once.
+        training: whether layers run in training mode.
+
+    Raises:
+        ValueError: if the model is unbuilt, uncompiled or has nothing to train, if the data is
+            empty, of unequal lengths, or has NaN.
+        TypeError: if `model` is no Keras model.
+    """
+
+    def __init__(self, model, x, y=None, sample_weight=None, batch_size=None, training=False):
+        check_ready(model, compiled=True)
+        if not model.trainable_variables:
+            raise ValueError(f"`model` {model.name!r} has no trainable variables.")
+        self.x = as_arrays("x", x)
+        self.y = None if y is None else as_arrays("y", y)
+        self.sample_weight = (
+            None if sample_weight is None else as_arrays("sample_weight", sample_weight)
+        )
+        self._count = check_lengths(x=self.x, y=self.y, sample_weight=self.sample_weight)
+        self.batch_size = None if batch_size is None else integer("batch_size", batch_size, 1)
+        self.model, self.training = model, bool(training)
+        self._variables = model.trainable_variables
+        self._sizes = [int(np.prod(v.shape)) for v in self._variables]
+        self._dtype = self._variables[0].dtype
+        self._prepare_metrics()
+        self._value = _backend.compiled(self._loss)
+        self._value_and_gradient = _backend.value_and_gradient(self._loss)
+
+    @property
+    def size(self):
+        """Number of trainable weights: the length of every vector here."""
+        return sum(self._sizes)
+
+    def get_vector(self):
+        """The model's trainable weights, flattened in the order of `trainable_variables`.
+
+        Returns:
+            NumPy array of shape `(size,)`.
+        """
+        _backend.sync(self.model)
+        flat = [np.ravel(ops.convert_to_numpy(v)) for v in self._variables]
+        return np.concatenate(flat).astype(self._dtype)
+
+    def set_vector(self, w):
+        """Writes a vector of shape `(size,)` into the model's trainable weights."""
+        w = ops.convert_to_numpy(self._checked(w))
+        for variable, part in zip(self._variables, self._split(w), strict=True):
+            variable.assign(np.reshape(part, variable.shape))
+
+    def value(self, w):
+        """The loss at `w`, a vector of shape `(size,)`, as a Python float."""
+        w = self._checked(w)
+        return sum(share * float(self._value(w, *data)) for share, data in self._batches())
+
+    def value_and_gradient(self, w):
+        """The loss at `w` and its gradient.
+
+        Args:
+            w: vector of shape `(size,)`.
+
+        Returns:
+            A Python float and a NumPy array of shape `(size,)`.
+        """
+        w = self._checked(w)
+        value, gradient = 0.0, np.zeros(self.size, self._dtype)
+        for share, data in self._batches():
+            part, slope = self._value_and_gradient(w, *data)
+            value += share * float(part)
+            gradient += np.asarray(share * ops.convert_to_numpy(slope), self._dtype)
+        return value, gradient
+
+    def _checked(self, w):
+        if tuple(np.shape(w)) != (self.size,):
+            raise ValueError(
+                f"`w` must be a vector of shape ({self.size},), one entry per trainable weight "
+                f"of {self.model.name!r}. Received shape {tuple(np.shape(w))}"
+            )
+        return ops.convert_to_tensor(w, dtype=self._dtype)
+
+    def _split(self, w):
+        ends = np.cumsum(self._sizes)
+        return [w[end - size : end] for end, size in zip(ends, self._sizes, strict=True)]
+
+    def _others(self):
+        """Everything the model may read or write beside its trainable variables."""
+        trained = {id(v) for v in self._variables}
+        others = [*self.model.variables, *self.model.metrics_variables]
+        return [v for v in {id(v): v for v in others}.values() if id(v) not in trained]
+
+    def _tensors(self, part):
+        """What `_loss` takes after `w`: the other variables' values, x, y, sample weights."""
+        data = [take(d, part) for d in (self.x, self.y, self.sample_weight)]
+        return [ops.convert_to_tensor(v) for v in self._others()], *(
+            None if d is None else keras.tree.map_structure(ops.convert_to_tensor, d) for d in data
+        )
+
+    def _batches(self):
+        _backend.sync(self.model)
+        for part in slices(self._count, self.batch_size):
+            yield (part.stop - part.start) / self._count, self._tensors(part)
+
+    def _loss(self, w, others, x, y, sample_weight):
+        state = [
+            (variable, ops.reshape(part, variable.shape))
+            for variable, part in zip(self._variables, self._split(w), strict=True)
+        ]
+        state += list(zip(self._others(), others, strict=True))
+        with keras.StatelessScope(state, collect_losses=True):
+            outputs = self.model(x, training=self.training)
+            return self.model.compute_loss(x, y, outputs, sample_weight, training=self.training)
+
+    def _prepare_metrics(self):
+        # Keras makes some metrics at the first loss: inside a trace that would be too late.
+        self._loss(ops.convert_to_tensor(self.get_vector()), *self._tensors(slice(0, 1)))
