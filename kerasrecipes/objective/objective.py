@@ -15,7 +15,7 @@ How to use
 
 Suggested hyperparameters
     `batch_size`: None while one batch of all examples fits into memory; the value is the same
-    number `evaluate` gives with that batch size.
+    number that Keras's evaluate gives with that batch size.
     `training`: False, unless the training behaviour of dropout or batch normalization is the
     very thing to look at.
 

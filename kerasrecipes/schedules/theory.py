@@ -34,6 +34,8 @@ from typing import NamedTuple
 
 from kerasrecipes._checks import number
 
+__all__ = ["momentum_phase", "momentum_rate", "optimal_gradient_descent", "optimal_momentum"]
+
 
 class Optimum(NamedTuple):
     """Rate and momentum, and the factor by which the slowest error shrinks in one step."""

@@ -1,0 +1,38 @@
+"""Settings of every test process: one backend, quiet, no display, and the count of cells."""
+
+import os
+
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import keras  # noqa: E402
+import pytest  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def _fresh():
+    keras.utils.set_random_seed(0)
+    yield
+    keras.config.set_dtype_policy("float32")
+
+
+@pytest.fixture(scope="session")
+def backend():
+    return keras.config.backend()
+
+
+def pytest_terminal_summary(terminalreporter):
+    """How many cells (name x contract) of the contracts ran on this backend."""
+
+    def cells(outcome):
+        reports = terminalreporter.stats.get(outcome, [])
+        return [r for r in reports if "test_contracts.py::test_contract[" in r.nodeid]
+
+    ran, skipped = cells("passed") + cells("failed"), cells("skipped")
+    if ran or skipped:
+        terminalreporter.write_line(
+            f"contracts on {keras.config.backend()}: {len(ran)} cells ran, "
+            f"{len(skipped)} skipped with a reason"
+        )

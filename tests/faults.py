@@ -1,0 +1,191 @@
+"""Planted faults: each must turn a test red. Run all: `python -m tests.faults [text in the file]`.
+
+The tests run in a copy of the tree, so nothing here is changed. A fault that no test notices is
+printed, and the exit status is 1.
+"""
+
+import concurrent.futures
+import dataclasses
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+@dataclasses.dataclass
+class Fault:
+    """In `kerasrecipes/{file}` the text `right` becomes `wrong`; `test` is what must notice."""
+
+    of: tuple
+    file: str
+    right: str
+    wrong: str
+    test: str
+
+
+def _faults(of, file, test, *pairs):
+    return [Fault((of,), file, right, wrong, f"tests/{test}") for right, wrong in pairs]
+
+
+FAULTS = [
+    *_faults(
+        "optimizers.PerturbedSGD",
+        "optimizers/perturbed_sgd.py",
+        "test_optimizers.py",
+        ("** (1.0 / size)", "** 1.0"),
+        ("self.random_state.assign(state + used)", "pass"),
+        ("waited >= self.interval", "waited > self.interval"),
+        ("[0, len(shapes) + 1]", "[0, 0]"),
+        ("self.state = current + ops", "self.state = current + 0 * ops"),
+    ),
+    *_faults(
+        "optimizers.PerturbedSGD",
+        "optimizers/perturbed_sgd.py",
+        "test_contracts.py",
+        ("self.momentum * velocity - rate", "self.momentum * velocity - 0.5 * rate"),
+        ('"radius": self.radius,', ""),
+    ),
+    *_faults(
+        "layers.WeightNormalization",
+        "layers/weight_normalization.py",
+        "test_layers.py",
+        ("for loss in scope.losses:", "for loss in []:"),
+        ("ops.expand_dims(g, axes) * v / norm", "ops.expand_dims(g, axes) * v / norm**2"),
+        ("initializer=self._length", 'initializer="ones"'),
+    ),
+    Fault(
+        ("layers.WeightNormalization",),
+        "_model/kernels.py",
+        "return (rank - 2,)",
+        "return (rank - 1,)",
+        "tests/test_layers.py",
+    ),
+    *_faults(
+        "initializers.Sparse",
+        "initializers/sparse.py",
+        "test_initializers.py",
+        ("rank < self.connections", "rank <= self.connections"),
+        ("self.stddev * keep * values", "keep * values"),
+        ("ops.argsort(ops.argsort(flat, axis=0), axis=0)", "ops.argsort(flat, axis=0)[::-1] * 0"),
+    ),
+    *_faults(
+        "initializers.initialize_from_data",
+        "initializers/from_data.py",
+        "test_initializers.py",
+        ("layer.g.assign(g * scale.reshape(g.shape))", "layer.g.assign(g)"),
+        ("bias.assign((old - mean) * scale)", "bias.assign(-mean)"),
+        ("names = names[:-1]", "pass"),
+        ("with _without_activation(core):", "if True:"),
+    ),
+    *_faults(
+        "schedules.OneCycle",
+        "schedules/one_cycle.py",
+        "test_schedules.py",
+        ("start / self.final_divisor\n", "start * self.final_divisor\n"),
+        ("top = warmup * steps - 1.0", "top = warmup * steps"),
+        ("ops.minimum(ops.cast(step, \"float32\"), float(steps - 1))", 'ops.cast(step, "float32")'),
+    ),
+    *_faults(
+        "callbacks.HyperparameterSchedule",
+        "callbacks/hyperparameter_schedule.py",
+        "test_callbacks.py",
+        ("logs[self.target] = self.value", "pass"),
+        ("return int(ops.convert_to_numpy(self.model.optimizer.iterations))", "return 0"),
+        ("            self._set(epoch)", "            self._set(0)"),
+        ("        self.model.optimizer.learning_rate = self.value", "        pass"),
+    ),
+    *_faults(
+        "objective.Objective",
+        "objective/objective.py",
+        "test_objective.py",
+        ("gradient += np.asarray(share * ops", "gradient += np.asarray(ops"),
+        ("others = [*self.model.variables, *self.model.metrics_variables]", "others = []"),
+        ("outputs = self.model(x, training=self.training)", "outputs = self.model(x)"),
+        ("collect_losses=True", "collect_losses=False"),
+    ),
+    *_faults(
+        "inference.reestimate_batch_normalization",
+        "inference/batch_statistics.py",
+        "test_inference.py",
+        ("+ n * m * (shift / total) ** 2", ""),
+        ("values = values[np.asarray(ops.convert_to_numpy(mask), bool)]", "values = values[0]"),
+        ("with restored(model, always=False):", "if True:"),
+        ("layer.moving_variance.assign(variance)", "layer.moving_variance.assign(variance**0.5)"),
+    ),
+    *_faults(
+        "diagnostics.interpolate",
+        "diagnostics/interpolation.py",
+        "test_diagnostics.py",
+        ("(1 - a) * s + a * e", "a * s + (1 - a) * e"),
+        ("with restored(model):", "if True:"),
+        ("            if normalized:", "            if False:"),
+    ),
+    *_faults(
+        "diagnostics.find_learning_rate",
+        "diagnostics/learning_rate.py",
+        "test_diagnostics.py",
+        ("self.model.reset_metrics()", "pass"),
+        ("model.optimizer, model.steps_per_execution = trial, 1", "model.steps_per_execution = 1"),
+        ("model.optimizer.learning_rate = rate", "pass"),
+        ("int(np.argmin(smoothed))] / 10", "int(np.argmin(smoothed))]"),
+    ),
+    *_faults(
+        "pretraining.greedy_supervised",
+        "pretraining/greedy.py",
+        "test_pretraining.py",
+        ("own.set_weights(trained.get_weights())", "pass"),
+        ("with restored(model, always=False):", "if True:"),
+        ("vars(one).update(attributes)", "pass"),
+        ("keras.layers.Flatten()] if flatten else []", "] if flatten else []"),
+        ("if depth < len(blocks) - 2:", "if False:"),
+    ),
+]
+
+
+def noticed(fault, backend):
+    """Whether the fault's test fails once the fault is planted in a copy of the tree."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = pathlib.Path(folder)
+        for part in ("kerasrecipes", "tests", "recipes"):
+            ignored = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(ROOT / part, copy / part, ignore=ignored)
+        shutil.copy(ROOT / "setup.cfg", copy)
+        target = copy / "kerasrecipes" / fault.file
+        text = target.read_text()
+        if text.count(fault.right) != 1:
+            raise ValueError(f"{fault.file}: {fault.right!r} is not there exactly once")
+        target.write_text(text.replace(fault.right, fault.wrong))
+        result = subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", fault.test]
+            + (["-k", "not travels"] if "contracts" in fault.test else []),
+            cwd=copy,
+            env={**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": str(copy)},
+            capture_output=True,
+            text=True,
+        )
+        if result.returncode not in (0, 1):
+            raise RuntimeError(result.stdout[-2000:] + result.stderr[-2000:])
+        return result.returncode == 1
+
+
+def main(arguments):
+    chosen = [f for f in FAULTS if not arguments or any(a in f.file for a in arguments)]
+    backend = os.environ.get("KERAS_BACKEND", "torch")
+    missed = []
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        for fault, found in zip(
+            chosen, pool.map(lambda f: noticed(f, backend), chosen), strict=True
+        ):
+            print("noticed" if found else "MISSED ", fault.file, "|", fault.wrong or "(deleted)")
+            if not found:
+                missed.append(fault)
+    print(f"{len(chosen) - len(missed)} of {len(chosen)} planted faults noticed on {backend}")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

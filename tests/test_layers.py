@@ -1,0 +1,158 @@
+"""Weight normalization: PyTorch's numbers for every kind of layer, and the exact identities."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from kerasrecipes.layers import WeightNormalization
+from kerasrecipes.objective import Objective
+from tests.problems import classes, network, values
+
+L = keras.layers
+RNG = np.random.default_rng(0)
+
+# Keras layer, input, the same layer in torch, dimension of torch's kernel that counts units,
+# and how Keras's kernel and image become torch's.
+CASES = {
+    "dense": (lambda: L.Dense(4), (3, 5), lambda t: t.nn.Linear(5, 4), 0, (1, 0)),
+    "conv1d": (lambda: L.Conv1D(4, 3), (2, 7, 3), lambda t: t.nn.Conv1d(3, 4, 3), 0, (2, 1, 0)),
+    "conv2d": (
+        lambda: L.Conv2D(4, 3, groups=2),
+        (2, 6, 7, 2),
+        lambda t: t.nn.Conv2d(2, 4, 3, groups=2),
+        0,
+        (3, 2, 0, 1),
+    ),
+    "conv3d": (
+        lambda: L.Conv3D(4, 2),
+        (2, 4, 5, 6, 3),
+        lambda t: t.nn.Conv3d(3, 4, 2),
+        0,
+        (4, 3, 0, 1, 2),
+    ),
+    "transposed": (
+        lambda: L.Conv2DTranspose(4, 3),
+        (2, 5, 6, 3),
+        lambda t: t.nn.ConvTranspose2d(3, 4, 3),
+        1,
+        (3, 2, 0, 1),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_is_pytorchs_weight_norm(case):
+    torch = pytest.importorskip("torch")
+    make, shape, twin, dimension, to_torch = CASES[case]
+    layer = WeightNormalization(make())
+    layer.build(shape)
+    for weight in layer.weights:
+        weight.assign(RNG.normal(size=weight.shape))
+    g, v, bias = values([layer.g, layer.v, layer.layer.bias])
+    theirs = torch.nn.utils.parametrizations.weight_norm(twin(torch), dim=dimension)
+    parts = theirs.parametrizations.weight
+    with torch.no_grad():
+        target = parts.original0
+        target.copy_(torch.tensor(g).reshape(target.shape))
+        parts.original1.copy_(torch.tensor(np.transpose(v, to_torch).copy()))
+        theirs.bias.copy_(torch.tensor(bias))
+    x = RNG.normal(size=shape).astype("float32")
+    last = x.ndim - 1
+    with torch.no_grad():
+        expected = theirs(torch.tensor(np.moveaxis(x, last, 1).copy())).numpy()
+    expected = np.moveaxis(expected, 1, last)
+    np.testing.assert_allclose(ops.convert_to_numpy(layer(x)), expected, rtol=1e-4, atol=1e-5)
+
+
+ALL = {
+    "dense": (lambda: L.Dense(4), (3, 5)),
+    "conv1d": (lambda: L.Conv1D(4, 3), (2, 7, 3)),
+    "conv2d": (lambda: L.Conv2D(4, 3), (2, 6, 6, 3)),
+    "conv3d": (lambda: L.Conv3D(4, 2), (2, 4, 4, 4, 2)),
+    "conv1d_transpose": (lambda: L.Conv1DTranspose(4, 3), (2, 7, 3)),
+    "conv2d_transpose": (lambda: L.Conv2DTranspose(4, 3), (2, 6, 6, 3)),
+    "conv3d_transpose": (lambda: L.Conv3DTranspose(4, 2), (2, 4, 4, 4, 2)),
+    "depthwise1d": (lambda: L.DepthwiseConv1D(3, depth_multiplier=2), (2, 7, 3)),
+    "depthwise2d": (lambda: L.DepthwiseConv2D(3, depth_multiplier=2), (2, 6, 6, 3)),
+    "einsum": (lambda: L.EinsumDense("abc,ced->abde", (None, 2, 3), bias_axes="de"), (2, 4, 5)),
+}
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_wrapping_a_built_layer_keeps_its_function_and_lengths_scale_units(kind):
+    make, shape = ALL[kind]
+    x = RNG.normal(size=shape).astype("float32")
+    plain = make()
+    before = ops.convert_to_numpy(plain(x))
+    layer = WeightNormalization(plain)
+    np.testing.assert_allclose(ops.convert_to_numpy(layer(x)), before, rtol=1e-4, atol=1e-5)
+    assert layer.v is plain.kernel
+    if kind != "einsum":  # whose output shape is as its owner wrote it, with None
+        assert tuple(layer.compute_output_shape(shape)) == before.shape
+    # The length of v does not matter, and twice g is twice every output (biases are zero).
+    layer.v.assign(3 * ops.convert_to_numpy(layer.v))
+    np.testing.assert_allclose(ops.convert_to_numpy(layer(x)), before, rtol=1e-4, atol=1e-5)
+    layer.g.assign(2 * ops.convert_to_numpy(layer.g))
+    np.testing.assert_allclose(ops.convert_to_numpy(layer(x)), 2 * before, rtol=1e-4, atol=1e-5)
+
+
+def test_one_unit_hears_only_its_own_length():
+    """One more length for one unit changes that unit's outputs alone, for every kind."""
+    for kind, (make, shape) in ALL.items():
+        layer, x = WeightNormalization(make()), RNG.normal(size=shape).astype("float32")
+        before = ops.convert_to_numpy(layer(x))
+        g = ops.convert_to_numpy(layer.g).copy()
+        g.flat[1] *= 5
+        layer.g.assign(g)
+        changed = np.abs(ops.convert_to_numpy(layer(x)) - before) > 1e-6
+        units = changed.reshape(-1, g.size).any(axis=0)
+        assert units.sum() == 1, kind
+
+
+def test_gradient_is_orthogonal_to_v_and_its_length_never_falls():
+    x, y = classes()
+    layer = WeightNormalization(L.Dense(5, "tanh"))
+    model = network(layer, optimizer=keras.optimizers.SGD(0.5))
+    objective = Objective(model, x, y)
+    _, gradient = objective.value_and_gradient(objective.get_vector())
+    parts = dict(zip([id(v) for v in model.trainable_variables], objective._split(gradient)))
+    v, slope = values([layer.v])[0], parts[id(layer.v)].reshape(layer.v.shape)
+    scale = np.linalg.norm(v, axis=0) * np.linalg.norm(slope, axis=0)
+    assert (np.abs((v * slope).sum(axis=0)) < 1e-5 * scale).all()
+    lengths = [np.linalg.norm(v, axis=0)]
+    for _ in range(5):
+        model.fit(x, y, batch_size=48, verbose=0)
+        lengths.append(np.linalg.norm(values([layer.v])[0], axis=0))
+    assert (np.diff(lengths, axis=0) > -1e-6).all()
+    assert (lengths[-1] > lengths[0] + 1e-4).any()
+
+
+def test_losses_of_the_wrapped_layer_are_neither_lost_nor_doubled():
+    x, _ = classes()
+    for settings in ({"activity_regularizer": "l2"}, {"kernel_regularizer": "l2"}):
+        plain = L.Dense(5, **settings)
+        model = keras.Sequential([keras.Input((6,)), plain])
+        model.compile(loss="mse")
+        y = np.zeros((48, 5))
+        bare = model.evaluate(x, y, batch_size=48, verbose=0)
+        wrapped = keras.Sequential([keras.Input((6,)), WeightNormalization(plain)])
+        wrapped.compile(loss="mse")
+        assert wrapped.evaluate(x, y, batch_size=48, verbose=0) == pytest.approx(bare, rel=1e-5)
+        assert bare > np.square(values([plain(x)])[0]).mean() * 1.001
+
+
+def test_kernel_regularizer_acts_on_v():
+    layer = WeightNormalization(L.Dense(3, kernel_regularizer=keras.regularizers.L2(1.0)))
+    layer.build((None, 4))
+    layer.g.assign(np.zeros(3))
+    (loss,) = layer.losses
+    assert float(ops.convert_to_numpy(loss)) == pytest.approx(np.square(values([layer.v])[0]).sum(), rel=1e-5)
+
+
+def test_lora_is_refused_with_a_way_out():
+    dense = L.Dense(3)
+    dense.build((None, 4))
+    dense.enable_lora(2)
+    with pytest.raises(ValueError, match="LoRA"):
+        WeightNormalization(dense).build((None, 4))

@@ -1,0 +1,189 @@
+"""Greedy supervised pretraining."""
+
+import keras
+import numpy as np
+import pytest
+
+from kerasrecipes.pretraining import greedy_supervised
+from kerasrecipes.pretraining.greedy import split_into_blocks
+from tests.problems import assert_unchanged, classes, everything, images, network
+
+L = keras.layers
+X, Y = classes()
+
+
+def deep(kind="sequential", **settings):
+    layers = [
+        *[L.Dense(8, name="one"), L.BatchNormalization(name="norm"), L.ReLU()],
+        *[L.Dense(7, "tanh", name="two"), L.Dropout(0.2, seed=1)],
+        *[L.Dense(3, name="head"), L.Softmax()],
+    ]
+    if kind == "sequential":
+        model = keras.Sequential([keras.Input((6,)), *layers])
+    else:
+        entry = h = keras.Input((6,))
+        for layer in layers:
+            h = layer(h)
+        model = keras.Model(entry, h)
+    settings = {"metrics": ["accuracy"], **settings}
+    model.compile(keras.optimizers.Adam(0.01), "sparse_categorical_crossentropy", **settings)
+    return model
+
+
+def names(blocks):
+    return [[layer.name.split("_")[0] for layer in block] for block in blocks]
+
+
+@pytest.mark.parametrize("kind", ["sequential", "functional"])
+def test_blocks_begin_at_kernels_and_the_last_is_the_head(kind):
+    blocks = split_into_blocks(deep(kind))
+    expected = [["one", "norm", "re"], ["two", "dropout"], ["head", "softmax"]]
+    assert names(blocks) == expected
+
+
+def test_a_layer_before_the_first_kernel_joins_the_first_block():
+    model = network(L.Rescaling(2.0), L.Dense(3), L.ReLU())
+    assert names(split_into_blocks(model)) == [["rescaling", "dense", "re"], ["head"]]
+
+
+@pytest.mark.parametrize("kind", ["sequential", "functional"])
+def test_each_stage_trains_its_block_alone(kind):
+    model = deep(kind)
+    watched = {"one": [], "two": [], "norm": []}
+
+    class Record(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            for name, seen in watched.items():
+                seen.append([w.copy() for w in model.get_layer(name).get_weights()])
+
+    start = model.get_layer("two").get_weights()[0]
+    histories = greedy_supervised(model, X, Y, epochs=2, verbose=0, callbacks=[Record()])
+    assert [len(h.history["accuracy"]) for h in histories] == [2, 2]
+
+    def moves(name, index=0):
+        return [not np.array_equal(a[index], b[index]) for a, b in zip(watched[name], watched[name][1:])]
+
+    # Epochs 1, 2 belong to the first block, 3, 4 to the second.
+    assert moves("one") == [True, False, False]
+    assert moves("norm", 2) == [True, False, False], "frozen batch norm keeps its statistics"
+    assert np.array_equal(watched["two"][1][0], start)
+    assert moves("two") == [False, True, True]
+
+
+def test_the_last_head_stays_and_training_goes_on_from_there():
+    model = deep()
+    histories = greedy_supervised(model, X, Y, epochs=3, verbose=0, validation_data=(X, Y))
+    last = histories[-1].history
+    loss, accuracy = model.evaluate(X, Y, verbose=0)
+    assert loss == pytest.approx(last["val_loss"][-1], rel=1e-4)
+    assert accuracy == pytest.approx(last["val_accuracy"][-1])
+    assert model.optimizer.iterations.numpy() == 0
+    model.fit(X, Y, verbose=0)
+
+
+def test_frozen_blocks_run_forward_once():
+    """The first block is called to make the cache, and not again while the second trains."""
+    model = deep(run_eagerly=True)
+    calls = {"one": [], "two": []}
+    for name, seen in calls.items():
+        layer = model.get_layer(name)
+        original = layer.call
+
+        def counted(inputs, *args, _original=original, _seen=seen, **kwargs):
+            _seen.append(len(inputs) if inputs.shape[0] else 0)
+            return _original(inputs, *args, **kwargs)
+
+        object.__setattr__(layer, "call", counted)
+    greedy_supervised(model, X, Y, epochs=4, batch_size=16, verbose=0)
+    trained, cached = 4 * 3, 3
+    # Building a stage calls its layers symbolically a few times more.
+    assert trained + cached <= len(calls["one"]) <= trained + cached + 6
+    assert trained <= len(calls["two"]) <= trained + 6
+
+
+def test_compile_state_callbacks_and_flags_come_out_as_they_went_in():
+    model = deep()
+    model.get_layer("two").trainable = True
+    stop = keras.callbacks.EarlyStopping("loss", patience=5)
+    before, found = (model.optimizer, model.loss, model.metrics), dict(vars(stop))
+    greedy_supervised(model, X, Y, epochs=2, verbose=0, callbacks=[stop])
+    assert (model.optimizer, model.loss, model.metrics) == before
+    assert vars(stop) == found
+    assert all(layer.trainable for layer in model.layers)
+
+
+@pytest.mark.parametrize("at", [1, 5])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_after_an_error_in_any_stage_everything_is_as_before(at, error):
+    model = deep()
+    model.fit(X, Y, verbose=0)
+    before = everything(model)
+
+    class Fails(keras.callbacks.Callback):
+        count = 0
+
+        def on_train_batch_end(self, batch, logs=None):
+            self.count += 1
+            if self.count == at:
+                raise error
+
+    fails = Fails()
+    with pytest.raises(error):
+        greedy_supervised(model, X, Y, epochs=1, batch_size=16, verbose=0, callbacks=[fails])
+    assert_unchanged(model, before)
+    assert fails.count == 0, "the callback too"
+    model.fit(X, Y, verbose=0)
+
+
+def test_images_get_a_flatten_before_a_fresh_head():
+    x = images(count=32)
+    y = np.arange(32) % 2
+    model = keras.Sequential(
+        [keras.Input((6, 6, 2)), L.Conv2D(4, 3), L.Conv2D(3, 3), L.Flatten(), L.Dense(2, "softmax")]
+    )
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    assert len(greedy_supervised(model, x, y, verbose=0)) == 2
+
+
+class Batches(keras.utils.PyDataset):
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, index):
+        part = slice(16 * index, 16 * index + 16)
+        return X[part], Y[part]
+
+
+def generator():
+    while True:
+        for index in range(3):
+            yield Batches()[index]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [lambda: {"x": Batches()}, lambda: {"x": generator(), "steps_per_epoch": 3}],
+    ids=["PyDataset", "generator"],
+)
+def test_data_sets_give_what_their_arrays_give(source):
+    results = []
+    for data in (source(), {"x": X, "y": Y, "batch_size": 16}):
+        keras.utils.set_random_seed(0)
+        model = deep()
+        greedy_supervised(model, **data, epochs=2, shuffle=False, verbose=0)
+        results.append(model.get_weights())
+    for one, other in zip(*results, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-5)
+
+
+def test_what_is_no_chain_is_refused_with_the_place():
+    entry = keras.Input((6,))
+    h = L.Dense(6, name="first")(entry)
+    model = keras.Model(entry, L.Dense(2)(L.Add(name="sum")([h, entry])))
+    model.compile(loss="mse")
+    with pytest.raises(ValueError, match="must be a chain"):
+        greedy_supervised(model, X, Y)
+    masked = keras.Sequential([keras.Input((5,)), L.Embedding(4, 3, mask_zero=True), L.LSTM(2)])
+    masked.compile(loss="mse")
+    with pytest.raises(ValueError, match="mask"):
+        greedy_supervised(masked, X, Y)

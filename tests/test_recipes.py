@@ -1,0 +1,95 @@
+"""Every recipe: its header, its short form on small data, and, marked, its claim in full."""
+
+import importlib.util
+import inspect
+import math
+import pathlib
+import re
+import shutil
+
+import numpy as np
+import pytest
+
+FOLDER = pathlib.Path(__file__).parents[1] / "recipes"
+RECIPES = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem != "__init__")
+each = pytest.mark.parametrize("name", RECIPES)
+
+
+def imported(path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def small_images():
+    """Ten classes of 28 x 28 images: what a recipe without a `small` of its own is tested on."""
+    rng = np.random.default_rng(0)
+    x, y = rng.uniform(size=(300, 28, 28)).astype("float32"), np.arange(300) % 10
+    return (x[:200], y[:200]), (x[200:], y[200:])
+
+
+@each
+def test_header_names_result_and_tuning(name):
+    text = (FOLDER / f"{name}.py").read_text()
+    header = inspect.getdoc(imported(FOLDER / f"{name}.py"))
+    assert re.match(r"\S.*\.$", header.splitlines()[0]), "the first line is the title"
+    result, tune = (header.find(word) for word in ("\nResult:", "\nTune:"))
+    assert 0 < result < tune
+    for evidence in (r"\d\.\d|\d{3}", r"seeds? \d", r"Keras 3\.\d+", r"TensorFlow|JAX|PyTorch"):
+        assert re.search(evidence, header[result:tune]), f"Result lacks {evidence}"
+    assert len(text.splitlines()) <= 150
+    assert not re.search(r"(import|from) (recipes|kerasrecipes\.(_|recipes))", text), "public names"
+    assert text.endswith('\n\nif __name__ == "__main__":\n    main()\n')
+
+
+@each
+def test_copied_alone_runs_on_small_data(name, tmp_path, capsys):
+    recipe = imported(pathlib.Path(shutil.copy(FOLDER / f"{name}.py", tmp_path)))
+    parameters = inspect.signature(recipe.main).parameters
+    assert list(parameters)[:3] == ["data", "epochs", "seed"]
+    assert parameters["data"].default is None and parameters["seed"].default == 0
+    extra = {"figure": tmp_path / "figure.png"} if "figure" in parameters else {}
+    result = recipe.main(getattr(recipe, "small", small_images)(), epochs=1, **extra)
+    assert result and all(math.isfinite(value) for value in result.values())
+    assert len(capsys.readouterr().out.splitlines()) >= 2, "it prints a table"
+    assert all(path.stat().st_size > 5000 for path in extra.values())
+
+
+# The claims of the headers. Each threshold leaves the measured seeds and backends
+# (docs/evidence.md) a margin of about their spread: a failure says that something changed.
+
+
+def deep_sigmoid_greedy(errors):
+    tuned = errors["classical, greedy and tuned"]
+    assert errors["classical, end to end"] >= 8900
+    assert errors["classical, greedy"] < 1500
+    assert tuned < 1450
+    assert errors["4 x Glorot, end to end"] < 1450
+    assert errors["Glorot, end to end"] > tuned
+
+
+def linear_interpolation(loss):
+    assert loss["relu_end"] < 0.26 < 2.5 < loss["relu_start"]
+    assert loss["sigmoid_end"] < 0.4 < 2 < loss["sigmoid_start"]
+    assert loss["relu_largest_rise"] < 0.003 and loss["sigmoid_largest_rise"] < 0
+    assert max(loss["relu_test_largest_rise"], loss["sigmoid_test_largest_rise"]) < 0.01
+    assert loss["control_ends"] < 0.3 and loss["control_barrier"] > 0.9
+
+
+CLAIMS = {one.__name__: one for one in (deep_sigmoid_greedy, linear_interpolation)}
+
+
+def test_every_recipe_has_a_claim_to_check():
+    assert sorted(CLAIMS) == RECIPES
+
+
+@pytest.mark.evidence
+@each
+def test_claim_in_full(name):
+    recipe = imported(FOLDER / f"{name}.py")
+    try:
+        data = recipe.load()
+    except OSError as error:
+        pytest.skip(f"no data: {error}")
+    CLAIMS[name](recipe.main(data))
