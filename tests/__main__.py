@@ -1,4 +1,4 @@
-"""All tests on every backend, one process each: `python -m tests [backend ...] [-- pytest args]`."""
+"""All tests, a process for each backend: `python -m tests [backend ...] [-- pytest arguments]`."""
 
 import os
 import pathlib

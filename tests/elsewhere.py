@@ -7,9 +7,10 @@ import json
 import pathlib
 import sys
 
-import kerasrecipes  # noqa: F401, I001
 import keras
 import numpy as np
+
+import kerasrecipes  # noqa: F401
 
 
 def main(folder):

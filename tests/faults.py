@@ -54,6 +54,7 @@ FAULTS = [
         "layers/weight_normalization.py",
         "test_layers.py",
         ("for loss in scope.losses:", "for loss in []:"),
+        ('"add_loss", self.add_loss)', '"add_loss", self.layer.add_loss)'),
         ("ops.expand_dims(g, axes) * v / norm", "ops.expand_dims(g, axes) * v / norm**2"),
         ("initializer=self._length", 'initializer="ones"'),
     ),
@@ -87,7 +88,7 @@ FAULTS = [
         "test_schedules.py",
         ("start / self.final_divisor\n", "start * self.final_divisor\n"),
         ("top = warmup * steps - 1.0", "top = warmup * steps"),
-        ("ops.minimum(ops.cast(step, \"float32\"), float(steps - 1))", 'ops.cast(step, "float32")'),
+        ('ops.minimum(ops.cast(step, "float32"), float(steps - 1))', 'ops.cast(step, "float32")'),
     ),
     *_faults(
         "callbacks.HyperparameterSchedule",

@@ -65,7 +65,7 @@ def softmax(z):
 
 def softmax_regression(w, x, y, kinds):
     """Loss and gradient of one Dense softmax layer, kernel before bias in `w`."""
-    kernel, bias = w[: -kinds].reshape(-1, kinds), w[-kinds:]
+    kernel, bias = w[:-kinds].reshape(-1, kinds), w[-kinds:]
     p = softmax(x @ kernel + bias)
     loss = -np.log(p[np.arange(len(x)), y]).mean()
     error = (p - np.eye(kinds)[y]) / len(x)

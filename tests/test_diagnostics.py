@@ -12,7 +12,7 @@ L = keras.layers
 
 
 def factored():
-    """Loss (w1 w2 - 1)², the factored linear model, on the line from (0, 0) to (1, 1): (a² - 1)²."""
+    """The factored linear model, loss (w1 w2 - 1)²: on the line from (0, 0) to (1, 1) (a² - 1)²."""
     layers = [L.Dense(1, use_bias=False) for _ in range(2)]
     model = keras.Sequential([keras.Input((1,)), *layers])
     model.compile(loss="mse")
@@ -23,7 +23,14 @@ def test_the_line_through_the_factored_model_is_the_polynomial():
     one = np.ones((4, 1), "float32")
     start, end = ([np.full((1, 1), v)] * 2 for v in (0.0, 1.0))
     line = interpolate(
-        factored(), one, one, start, end, steps=9, bounds=(-0.5, 1.5), validation_data=(one, 2 * one)
+        factored(),
+        one,
+        one,
+        start,
+        end,
+        steps=9,
+        bounds=(-0.5, 1.5),
+        validation_data=(one, 2 * one),
     )
     alpha = np.linspace(-0.5, 1.5, 9)
     np.testing.assert_allclose(line.alpha, alpha)
@@ -156,7 +163,9 @@ def test_it_takes_what_fit_takes_and_any_optimizer():
         found = find_learning_rate(model, Batches(), steps=15, high=0.1)
         assert len(found.losses) == 15
         assert model.optimizer is optimizer
-        weighted = find_learning_rate(model, x, y, steps=15, high=0.1, class_weight={0: 1, 1: 2, 2: 3})
+        weighted = find_learning_rate(
+            model, x, y, steps=15, high=0.1, class_weight={0: 1, 1: 2, 2: 3}
+        )
         assert len(weighted.losses) == 15
 
 

@@ -92,9 +92,7 @@ def test_unseeded_dropout_is_deterministic_too_and_leaves_the_global_state():
     expected = np.asarray(keras.ops.convert_to_numpy(keras.random.uniform((3,))))
     keras.utils.set_random_seed(1)
     assert objective.value_and_gradient(w)[0] == objective.value(w)
-    np.testing.assert_array_equal(
-        keras.ops.convert_to_numpy(keras.random.uniform((3,))), expected
-    )
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(keras.random.uniform((3,))), expected)
 
 
 def test_vector_round_trip_and_order():
@@ -110,7 +108,9 @@ def test_vector_round_trip_and_order():
 def test_two_inputs_two_outputs_and_a_later_change_of_the_statistics():
     a, b = keras.Input((2,), name="a"), keras.Input((3,), name="b")
     h = L.BatchNormalization(name="norm")(L.Concatenate()([a, b]))
-    model = keras.Model({"a": a, "b": b}, {"p": L.Dense(1, name="p")(h), "q": L.Dense(2, name="q")(h)})
+    model = keras.Model(
+        {"a": a, "b": b}, {"p": L.Dense(1, name="p")(h), "q": L.Dense(2, name="q")(h)}
+    )
     model.compile(loss={"p": "mse", "q": "mae"}, loss_weights={"p": 1.0, "q": 0.3})
     rng = np.random.default_rng(0)
     x = {"a": rng.normal(size=(10, 2)), "b": rng.normal(size=(10, 3))}

@@ -24,9 +24,10 @@ Technical details
     The model itself is trained with a fresh optimizer of the same settings by `fit`, and then
     weights, slots, metrics, seeds, compiled functions and random state come back bit for bit.
     Range test: the rate grows exponentially by batch and the test ends where the loss is not
-    finite or above four times its least. Losses are smoothed by a centred window. "valley" is
-    the middle member of the longest decreasing subsequence; "steepest" the rate of the steepest
-    descent per log rate; "minimum/10" a tenth of the rate with the least loss.
+    finite, or its mean over five batches is above four times the least such mean. Losses are
+    smoothed by a centred window. "valley" is the middle member of the longest decreasing
+    subsequence; "steepest" the rate of the steepest descent per log rate; "minimum/10" a tenth
+    of the rate with the least loss.
     Hundred iterations: from the same start, each rate of a grid trains for `steps` batches; the
     best by the mean loss of the last tenth is suggested times 1.5, "slightly higher" as the
     deck says.
@@ -49,6 +50,7 @@ from kerasrecipes._model.state import check_ready, restored
 from kerasrecipes._report.plots import lines
 
 RULES = ("range-test", "hundred-iterations")
+_RECENT = 5  # batches whose mean loss tells divergence from the noise of one batch
 
 
 class LearningRates(NamedTuple):
@@ -158,7 +160,7 @@ class _BatchLosses(keras.callbacks.Callback):
 
     def __init__(self, steps):
         super().__init__()
-        self.steps, self.losses = steps, []
+        self.steps, self.losses, self.least = steps, [], math.inf
 
     def on_train_batch_begin(self, batch, logs=None):
         self.model.reset_metrics()
@@ -167,11 +169,13 @@ class _BatchLosses(keras.callbacks.Callback):
         if len(self.losses) == self.steps:
             return
         loss = float(logs["loss"])
-        if not math.isfinite(loss) or loss > 4 * min([*map(abs, self.losses), math.inf]):
+        if not math.isfinite(loss):
             self.model.stop_training = True
             return
         self.losses.append(loss)
-        self.model.stop_training = len(self.losses) == self.steps
+        recent = float(np.mean(self.losses[-_RECENT:]))
+        self.least = min(self.least, abs(recent))
+        self.model.stop_training = recent > 4 * self.least or len(self.losses) == self.steps
 
 
 def _losses(model, data, steps):

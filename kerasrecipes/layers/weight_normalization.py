@@ -115,8 +115,13 @@ class WeightNormalization(keras.layers.Wrapper):
         # An inner scope hides an outer one, so the other variables are passed through it too.
         others = [w for w in self.layer.variables if w is not self.v]
         state = [(self.v, self.compute_kernel()), *((w, w.value) for w in others)]
-        with keras.StatelessScope(state_mapping=state, collect_losses=True) as scope:
-            outputs = self.layer(inputs)
+        # Keras counts a loss once for each layer that knows it: only this one may.
+        object.__setattr__(self.layer, "add_loss", self.add_loss)
+        try:
+            with keras.StatelessScope(state_mapping=state, collect_losses=True) as scope:
+                outputs = self.layer(inputs)
+        finally:
+            object.__delattr__(self.layer, "add_loss")
         for loss in scope.losses:
             self.add_loss(loss)
         return outputs
