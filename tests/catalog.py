@@ -5,6 +5,9 @@ skips a contract only with a reason.
 """
 
 import dataclasses
+import functools
+import os
+import tempfile
 from collections.abc import Callable
 
 import keras
@@ -281,6 +284,41 @@ def _load_equality():
     both = np.column_stack([ours, np.concatenate([y_train, y_test])])
     theirs = np.column_stack([digits.data, digits.target])
     yield np.unique(both, axis=0), np.unique(theirs, axis=0), 0
+
+
+@functools.cache
+def _small_baseline():
+    """A baseline on two classes with its own test rows, kept in a folder."""
+    x, y = classes(count=240, kinds=2)
+    folder = os.path.join(tempfile.mkdtemp(), "out")
+    rows, test = (x[:160], y[:160]), (x[160:], y[160:])
+    result = kr.baseline(*rows, test_data=test, out=folder, epochs=2, quiet=True)
+    return result, folder, rows, test
+
+
+def _baseline_equality():
+    result, _, (_, y), (x_test, y_test) = _small_baseline()
+    majority = (y_test == np.bincount(y).argmax()).mean()
+    yield result.metrics["baselines"]["majority"]["accuracy"], majority, 1e-9
+    yield result.metrics["test"]["accuracy"], (result.predict(x_test) == y_test).mean(), 1e-9
+
+
+def _result_equality():
+    result, _, _, (x_test, _) = _small_baseline()
+    numbers = result.preprocessing["inputs"]["numbers"].values()
+    scale = [[n["mean"] for n in numbers], [n["deviation"] for n in numbers]]
+    encoded = (x_test - scale[0]) / scale[1]
+    assert not any(n["edges"] for n in numbers), "too few rows for bins"
+    outputs = result.model.predict({"numbers": encoded}, verbose=0)
+    yield result.probabilities(x_test), outputs, 1e-4
+    yield result.predict(x_test), outputs.argmax(axis=1), 0
+
+
+def _loaded_equality():
+    result, folder, _, (x_test, _) = _small_baseline()
+    loaded = kr.methodology.load(folder)
+    yield loaded.probabilities(x_test), result.probabilities(x_test), 1e-6
+    yield loaded.metrics["test"]["accuracy"], result.metrics["test"]["accuracy"], 0
 
 
 def _with(layer):
@@ -609,5 +647,35 @@ CATALOG = {
         kind="theory",
         equality=lambda: _best_on_a_grid(theory.optimal_gradient_descent(1.0, 30.0), [0.0]),
         errors=[(ValueError, "largest", lambda *_: theory.optimal_gradient_descent(2.0, 1.0))],
+    ),
+    "methodology.baseline": Entry(
+        kind="tool",
+        equality=_baseline_equality,
+        errors=[
+            (ValueError, "one of None", lambda m, x, y: kr.baseline(x, y, task="classes")),
+            (ValueError, "0 < budget", lambda m, x, y: kr.baseline(x, y, budget=0)),
+            (ValueError, "differ in length", lambda m, x, y: kr.baseline(x, y[1:])),
+            (ValueError, "one class only", lambda m, x, y: kr.baseline(x, y * 0)),
+            (ValueError, "is empty", lambda m, x, y: kr.baseline(x[:0], y[:0])),
+            (TypeError, "integer", lambda m, x, y: kr.baseline(x, y, epochs=1.5)),
+        ],
+    ),
+    "methodology.Baseline": Entry(
+        kind="tool",
+        equality=_result_equality,
+        errors=[
+            (
+                ValueError,
+                "lacks the column",
+                lambda m, x, y: _small_baseline()[0].predict(x[:, :2]),
+            )
+        ],
+    ),
+    "methodology.load": Entry(
+        kind="tool",
+        equality=_loaded_equality,
+        errors=[
+            (ValueError, "holds no baseline", lambda *_: kr.methodology.load(tempfile.mkdtemp()))
+        ],
     ),
 }

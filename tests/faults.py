@@ -144,6 +144,33 @@ FAULTS = [
         ("keras.layers.Flatten()] if flatten else []", "] if flatten else []"),
         ("if depth < len(blocks) - 2:", "if False:"),
     ),
+    *_faults(
+        "methodology.baseline",
+        "methodology/split.py",
+        "test_baseline.py::test_split_is_stratified_disjoint_and_seeded",
+        ("stratify=strata)", "stratify=None)"),
+        ("random_state=seed", "random_state=0"),
+        ("train_test_split(rest, test", "train_test_split(np.arange(len(y)), test"),
+    ),
+    *_faults(
+        "methodology.Baseline",
+        "methodology/encode.py",
+        "test_baseline.py",
+        ("np.clip((column - mean) / deviation, -8, 8)", "np.clip(column - mean, -8, 8)"),
+        ("number.get(value, 0)", "number.get(value, 1)"),
+        ("(images - low) / ((high - low) or 1)", "images / ((high - low) or 1) + low"),
+    ),
+    *_faults(
+        "methodology.load",
+        "methodology/target.py",
+        "test_baseline.py",
+        (
+            '* state["deviation"] + state["mean"]\n    return output',
+            '+ state["mean"]\n    return output',
+        ),
+        ("number[plain(label)] for label", "number[plain(label)] * 0 for label"),
+        ('"mean": float(y.mean())', '"mean": 0.0'),
+    ),
 ]
 
 

@@ -82,6 +82,17 @@ def test_setup_lists_every_room():
     listed = set(config["options"]["packages"].split())
     found = {".".join(init.parent.relative_to(ROOT).parts) for init in PACKAGE.rglob("__init__.py")}
     assert listed == found | {"kerasrecipes.recipes"}
+    data = {
+        f"{package}/{name}"
+        for package, names in config["options.package_data"].items()
+        for name in names.split()
+    }
+    others = {
+        f"{'.'.join(path.parent.relative_to(ROOT).parts)}/{path.name}"
+        for path in PACKAGE.rglob("*")
+        if path.is_file() and path.suffix not in (".py", ".pyc")
+    }
+    assert data == others, "what is no Python must be named to travel in a wheel"
 
 
 def test_nothing_that_keras_ships():
