@@ -39,6 +39,16 @@ def test_value_is_that_of_evaluate(batch_size, weighted):
     assert objective.value(objective.get_vector()) == pytest.approx(expected, rel=1e-5)
 
 
+def test_batches_make_the_whole():
+    x, y = classes()
+    model = rich()
+    whole, parts = (Objective(model, x, y, batch_size=size) for size in (None, 20))
+    w = whole.get_vector()
+    np.testing.assert_allclose(parts.value(w), whole.value(w), rtol=1e-5)
+    (_, one), (_, other) = (each.value_and_gradient(w) for each in (whole, parts))
+    np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize("training", [False, True])
 def test_gradient_is_that_of_finite_differences(training):
     x, y = classes()

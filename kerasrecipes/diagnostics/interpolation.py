@@ -78,7 +78,8 @@ def interpolate(
         bounds: first and last position; 0 is `start` and 1 is `end`.
         validation_data: optional pair `(x, y)` measured beside.
         batch_size: examples per evaluation; None takes all at once.
-        plot: whether to draw the curves.
+        plot: whether to draw the curves. A notebook shows the figure once `matplotlib.pyplot`
+            is imported.
 
     Returns:
         `Interpolation(alpha, loss, val_loss, figure)`: three lists of floats and, with `plot`, a

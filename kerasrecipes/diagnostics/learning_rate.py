@@ -14,7 +14,8 @@ How to use
 Suggested hyperparameters
     `rule`: "range-test" costs `steps` batches, "hundred-iterations" that many for each rate of
     the grid, and is the safer of the two. `steps`: 100. `low`, `high`: 1e-6 and 10. As the
-    peak of a one-cycle schedule take "valley" or "minimum/10".
+    peak of a one-cycle schedule take "minimum/10"; "valley" is cautious, and the more so the
+    lower `low` is.
 
 When not to use
     With a batch size other than the one you train with. For models with an overridden
@@ -90,7 +91,8 @@ def find_learning_rate(
         grid: number of rates, evenly spaced in log rate, for "hundred-iterations".
         batch_size: examples per batch, for arrays.
         seed: seed of the order of the examples.
-        plot: whether to draw losses against rates.
+        plot: whether to draw losses against rates. A notebook shows the figure once
+            `matplotlib.pyplot` is imported.
         **fit_kwargs: `class_weight` or `sample_weight`, passed on to `fit`.
 
     Returns:
@@ -118,7 +120,7 @@ def find_learning_rate(
             growth = (high / low) ** (1 / (steps - 1))
             trial.learning_rate = keras.optimizers.schedules.ExponentialDecay(low, 1, growth)
             model.make_train_function(force=True)
-            losses = _losses(model, data, steps)
+            losses = _losses(model, data, steps, rise=4)
             rates = (low * growth ** np.arange(len(losses))).tolist()
             return _suggest_from_range(rates, losses, plot)
         trial.build(model.trainable_variables)
@@ -156,11 +158,11 @@ def _batches(x, y, batch_size, steps, seed, fit_kwargs):
 
 
 class _BatchLosses(keras.callbacks.Callback):
-    """Each batch's own loss (Keras logs a running mean), until `steps` or divergence."""
+    """Each batch's own loss (Keras logs a running mean), for `steps` or until it diverges."""
 
-    def __init__(self, steps):
+    def __init__(self, steps, rise):
         super().__init__()
-        self.steps, self.losses, self.least = steps, [], math.inf
+        self.steps, self.rise, self.losses, self.least = steps, rise, [], math.inf
 
     def on_train_batch_begin(self, batch, logs=None):
         self.model.reset_metrics()
@@ -175,11 +177,12 @@ class _BatchLosses(keras.callbacks.Callback):
         self.losses.append(loss)
         recent = float(np.mean(self.losses[-_RECENT:]))
         self.least = min(self.least, abs(recent))
-        self.model.stop_training = recent > 4 * self.least or len(self.losses) == self.steps
+        diverged = recent > self.rise * self.least
+        self.model.stop_training = diverged or len(self.losses) == self.steps
 
 
-def _losses(model, data, steps):
-    collect = _BatchLosses(steps)
+def _losses(model, data, steps, rise=math.inf):
+    collect = _BatchLosses(steps, rise)
     model.fit(**data, verbose=0, callbacks=[collect])
     return collect.losses
 
@@ -220,9 +223,11 @@ def _suggest_from_range(rates, losses, plot):
         )
     smoothed = smooth(losses)
     slopes = np.gradient(smoothed, np.log(rates))
+    edge = max(len(losses) // 20, 1)  # one-sided slopes there
+    steepest = edge + int(np.argmin(slopes[edge:-edge]))
     suggestions = {
         "valley": rates[valley(smoothed)],
-        "steepest": rates[int(np.argmin(slopes))],
+        "steepest": rates[steepest],
         "minimum/10": rates[int(np.argmin(smoothed))] / 10,
     }
     curves = {"batch loss": losses, "smoothed": smoothed}
