@@ -38,10 +38,19 @@ def number(argument, value, low=None, high=None, *, open_low=False, open_high=Fa
     return float(value)
 
 
-def integer(argument, value, low=None):
-    """Returns `value` as an int not below `low`, else raises a TypeError or ValueError."""
+def integer(argument, value, low=None, high=None):
+    """Returns `value` as an int within the bounds, else raises a TypeError or ValueError."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise TypeError(f"`{argument}` must be an integer. Received: {argument}={value!r}")
     if low is not None and value < low:
         raise ValueError(f"`{argument}` must be at least {low}. Received: {argument}={value!r}")
+    if high is not None and value > high:
+        raise ValueError(f"`{argument}` must be at most {high}. Received: {argument}={value!r}")
     return int(value)
+
+
+def pair(argument, value):
+    """Returns `value` as a tuple of two, else raises a TypeError."""
+    if isinstance(value, str) or not hasattr(value, "__len__") or len(value) != 2:
+        raise TypeError(f"`{argument}` must be a pair of two. Received: {argument}={value!r}")
+    return tuple(value)

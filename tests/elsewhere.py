@@ -3,6 +3,8 @@
 Only `import kerasrecipes` makes the classes known, and `safe_mode` is on.
 """
 
+# isort: off
+import kerasrecipes  # noqa: F401  first and alone, as a user would
 import json
 import pathlib
 import sys
@@ -10,7 +12,7 @@ import sys
 import keras
 import numpy as np
 
-import kerasrecipes  # noqa: F401
+# isort: on
 
 
 def main(folder):

@@ -35,6 +35,7 @@ def _faults(of, file, test, *pairs):
     return [Fault((of,), file, right, wrong, f"tests/{test}") for right, wrong in pairs]
 
 
+_CONTRACTS = "tests/test_contracts.py"
 FAULTS = [
     *_faults(
         "optimizers.PerturbedSGD",
@@ -58,7 +59,7 @@ FAULTS = [
         "layers/weight_normalization.py",
         "test_layers.py",
         ("for loss in scope.losses:", "for loss in []:"),
-        ("ops.expand_dims(g, axes) * v / norm", "ops.expand_dims(g, axes) * v / norm**2"),
+        ("/ ops.sqrt(ops.maximum(squares, 1e-30))", "/ ops.maximum(squares, 1e-30)"),
         ("initializer=self._length", 'initializer="ones"'),
     ),
     Fault(
@@ -90,7 +91,8 @@ FAULTS = [
         "test_initializers.py",
         ("layer.g.assign(g * scale.reshape(g.shape))", "layer.g.assign(g)"),
         ("bias.assign((old - mean) * scale)", "bias.assign(-mean)"),
-        ("names = names[:-1]", "pass"),
+        ("if id(layer) not in last]", "if id(layer) not in {}]"),
+        ("if layer.trainable]", "]"),
         ("with _without_activation(core):", "if True:"),
     ),
     *_faults(
@@ -100,6 +102,43 @@ FAULTS = [
         ("start / self.final_divisor\n", "start * self.final_divisor\n"),
         ("top = warmup * steps - 1.0", "top = warmup * steps"),
         ('ops.minimum(ops.cast(step, "float32"), float(steps - 1))', 'ops.cast(step, "float32")'),
+    ),
+    *_faults(
+        "schedules.one_cycle",
+        "schedules/one_cycle.py",
+        "test_schedules.py",
+        ("OneCycle(low, steps", "OneCycle(high, steps"),
+        ("warmup, low / high, 1.0", "warmup, high / low, 1.0"),
+        ("low / high, 1.0, name", "low / high, 2.0, name"),
+    ),
+    *[
+        Fault((f"schedules.theory.{name}",), "schedules/theory.py", right, wrong, _CONTRACTS)
+        for name, right, wrong in (
+            (
+                "optimal_momentum",
+                "Optimum((2 / (low + high)) ** 2",
+                "Optimum((1 / (low + high)) ** 2",
+            ),
+            ("optimal_momentum", "ratio**2, ratio)", "ratio, ratio)"),
+            ("optimal_momentum", "ratio**2, ratio)", "ratio**2, ratio**2)"),
+            ("optimal_gradient_descent", "Optimum(2 / (low + high), 0.0", "Optimum(1 / high, 0.0"),
+            ("optimal_gradient_descent", "0.0, (high - low)", "0.0, high * (high - low)"),
+            ("optimal_gradient_descent", "/ (high + low))\n\n\ndef mom", "/ high)\n\n\ndef mom"),
+            ("momentum_rate", "- 4 * beta)", "- 2 * beta)"),
+            ("momentum_rate", "beta - root)) / 2", "beta - root))"),
+            ("momentum_rate", "max(abs(1 - step", "min(abs(1 - step"),
+            ("momentum_phase", ">= 1:", ">= 2:"),
+            ("momentum_phase", "(1 - root) ** 2:", "(1 - root):"),
+            ("momentum_phase", "step < (1 + root) ** 2", "step < 1 + root"),
+        )
+    ],
+    *_faults(
+        "data.load",
+        "data/load.py",
+        "test_data.py",
+        ("test_size=360", "test_size=300"),
+        ("stratify=digits.target", "stratify=None"),
+        ("random_state=0", "random_state=None"),
     ),
     *_faults(
         "callbacks.HyperparameterSchedule",
@@ -165,7 +204,7 @@ FAULTS = [
         ("with restored(model, always=False):", "if True:"),
         ("vars(one).update(attributes)", "pass"),
         ("keras.layers.Flatten()] if flatten else []", "] if flatten else []"),
-        ("if depth < len(blocks) - 2:", "if False:"),
+        ("if depth < len(stages) - 1:", "if False:"),
     ),
     *_faults(
         "methodology.baseline",
@@ -181,7 +220,7 @@ FAULTS = [
         "test_baseline.py",
         ("np.clip((column - mean) / deviation, -8, 8)", "np.clip(column - mean, -8, 8)"),
         ("number.get(value, 0)", "number.get(value, 1)"),
-        ("(images - low) / ((high - low) or 1)", "images / ((high - low) or 1) + low"),
+        ("np.where(known, column, mean)[:, None]", "column[:, None]"),
     ),
     *_faults(
         "methodology.load",

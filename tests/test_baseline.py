@@ -13,7 +13,7 @@ import pytest
 
 import kerasrecipes as kr
 from kerasrecipes import cli
-from kerasrecipes._report.svg import curves, ticks
+from kerasrecipes._report.plots import GREY, inline_svg, lines
 from kerasrecipes._report.table import text_table
 from kerasrecipes.data.read import BadInput, read_table
 from kerasrecipes.methodology import encode, findings, networks, rows, scores, source, target
@@ -43,6 +43,8 @@ def test_read_finds_separator_header_encoding_and_missing_values(tmp_path):
     [
         ("a,b\n1,2\n3,4\n", None, ["a", "b"]),
         ("1,2\n3,4\n", None, ["0", "1"]),
+        ("7,8,y\n1,2,3\n4,5,6\n", None, ["7", "8", "y"]),
+        ("1,?\n3,4\n", None, ["0", "1"]),
         ("ham,hello\nspam,buy\nham,bye\n", None, ["0", "1"]),
         ("kind,text\nham,hello\nspam,buy\n", None, ["kind", "text"]),
         (",a,b\n0,1,2\n1,3,4\n", None, ["0", "a", "b"]),
@@ -338,11 +340,10 @@ def test_table_and_drawings():
         "long  0.5000",
         "x          -",
     ]
-    assert ticks(0, 1) == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1.0])
-    assert ticks(3.0, 3.0) and all(np.isfinite(ticks(0, 1e-9)))
-    drawn = curves({"t": [1.0, 0.5, np.nan]}, "epoch", "loss")
-    points = [tuple(map(float, p.split(","))) for p in drawn["lines"]["t"].split()]
-    assert len(points) == 2 and points[0][1] < points[1][1]  # a higher loss stands higher
+    figure = lines([1, 2], {"training": [1.0, 0.5]}, xlabel="epoch", ylabel="loss")
+    drawn = inline_svg(figure, "loss by epoch")
+    assert drawn.startswith("<svg") and 'aria-label="loss by epoch"' in drawn
+    assert ">training</text>" in drawn and "currentColor" in drawn and GREY not in drawn
 
 
 # Networks

@@ -175,3 +175,36 @@ def test_smoothing_is_centred_and_valley_is_the_middle_of_the_fall():
     assert 50 <= valley(losses) <= 66
     ramp = np.arange(60.0)
     np.testing.assert_allclose(smooth(ramp)[6:-6], ramp[6:-6])
+
+
+@pytest.mark.parametrize("rule", ["range-test", "hundred-iterations"])
+def test_ctrl_c_in_the_search_changes_nothing(rule, monkeypatch):
+    from kerasrecipes.diagnostics import learning_rate
+
+    x, y = classes()
+    model = network(L.Dense(4, "relu"), L.Dropout(0.5, seed=1))
+    model.fit(x, y, verbose=0)
+    before = everything(model)
+
+    def interrupted(self, batch, logs=None):
+        if batch == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(learning_rate._BatchLosses, "on_train_batch_end", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        find_learning_rate(model, x, y, rule=rule)
+    assert_unchanged(model, before)
+    model.fit(x, y, verbose=0)
+
+
+def test_a_schedule_in_the_optimizer_is_no_hindrance_and_skipped_steps_do_not_count():
+    x, y = classes()
+    schedule = keras.optimizers.schedules.CosineDecay(0.1, 100)
+    model = network(optimizer=keras.optimizers.Adam(schedule))
+    find_learning_rate(model, x, y, rule="hundred-iterations", steps=10, grid=2)
+    scaled = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1), initial_scale=2.0**24)
+    keras.config.set_dtype_policy("mixed_float16")
+    model = network(L.Dense(4, "relu"), optimizer=scaled)
+    found = find_learning_rate(model, x, y, steps=20, low=1e-3, high=1.0)
+    assert len(found.rates) < 20, "the first steps overflow and are skipped"
+    np.testing.assert_allclose(found.rates, np.geomspace(1e-3, 1.0, 20)[: len(found.rates)], 1e-4)

@@ -135,3 +135,23 @@ def test_layers_in_nested_and_subclassed_models_are_found():
     model = Two()
     model(x)
     assert [row["found_std"].size for row in initialize_from_data(model, x)] == [5, 4]
+
+
+def test_heads_and_frozen_layers_are_left_alone():
+    x, _ = classes()
+    entry = keras.Input((6,))
+    frozen = L.Dense(5, name="frozen", trainable=False)
+    h = L.Dense(4, name="hidden")(frozen(entry))
+    heads = [L.Softmax()(L.Dense(3, name="a")(h)), L.Dense(2, name="b")(h)]
+    model = keras.Model(entry, heads)
+    assert [row["layer"] for row in initialize_from_data(model, x)] == ["hidden"]
+    rows = initialize_from_data(model, x, include_last=True)
+    assert [row["layer"] for row in rows] == ["hidden", "a", "b"]
+
+
+def test_inputs_far_from_zero_are_standardized_too():
+    x = np.random.default_rng(0).normal(1e4, 1.0, size=(400, 6))
+    model = keras.Sequential([keras.Input((6,)), L.Dense(5), L.Dense(2)])
+    initialize_from_data(model, x)
+    (z,) = pre_activations(model, x)
+    np.testing.assert_allclose(z.std(axis=0), 1, atol=1e-3)

@@ -31,7 +31,42 @@ CASES = {
         0,
         (4, 3, 0, 1, 2),
     ),
-    "transposed": (
+    "einsum": (
+        lambda: L.EinsumDense("ab,bc->ac", (4,), bias_axes="c"),
+        (3, 5),
+        lambda t: t.nn.Linear(5, 4),
+        0,
+        (1, 0),
+    ),
+    "depthwise1d": (
+        lambda: L.DepthwiseConv1D(3, depth_multiplier=2),
+        (2, 7, 3),
+        lambda t: t.nn.Conv1d(3, 6, 3, groups=3),
+        0,
+        (1, 2, 0),
+    ),
+    "depthwise2d": (
+        lambda: L.DepthwiseConv2D(3, depth_multiplier=2),
+        (2, 6, 7, 3),
+        lambda t: t.nn.Conv2d(3, 6, 3, groups=3),
+        0,
+        (2, 3, 0, 1),
+    ),
+    "transposed1d": (
+        lambda: L.Conv1DTranspose(4, 3),
+        (2, 7, 3),
+        lambda t: t.nn.ConvTranspose1d(3, 4, 3),
+        1,
+        (2, 1, 0),
+    ),
+    "transposed3d": (
+        lambda: L.Conv3DTranspose(4, 2),
+        (2, 3, 4, 5, 3),
+        lambda t: t.nn.ConvTranspose3d(3, 4, 2),
+        1,
+        (4, 3, 0, 1, 2),
+    ),
+    "transposed2d": (
         lambda: L.Conv2DTranspose(4, 3),
         (2, 5, 6, 3),
         lambda t: t.nn.ConvTranspose2d(3, 4, 3),
@@ -55,7 +90,8 @@ def test_is_pytorchs_weight_norm(case):
     with torch.no_grad():
         target = parts.original0
         target.copy_(torch.tensor(g).reshape(target.shape))
-        parts.original1.copy_(torch.tensor(np.transpose(v, to_torch).copy()))
+        turned = torch.tensor(np.transpose(v, to_torch).copy())
+        parts.original1.copy_(turned.reshape(parts.original1.shape))
         theirs.bias.copy_(torch.tensor(bias))
     x = RNG.normal(size=shape).astype("float32")
     last = x.ndim - 1
@@ -160,3 +196,26 @@ def test_lora_is_refused_with_a_way_out():
     dense.enable_lora(2)
     with pytest.raises(ValueError, match="LoRA"):
         WeightNormalization(dense).build((None, 4))
+
+
+def test_the_norm_is_taken_in_full_precision():
+    """600 inputs of 20: their squares overflow half precision, and of 1e-4 they vanish in it."""
+    x = np.ones((2, 600), "float32")
+    for size in (20.0, 1e-4):
+        layer = WeightNormalization(L.Dense(3), dtype="mixed_float16")
+        layer.build((None, 600))
+        layer.v.assign(np.full((600, 3), size))
+        layer.g.assign(np.ones(3))
+        outputs = ops.convert_to_numpy(ops.cast(layer(x), "float32"))
+        np.testing.assert_allclose(outputs, 600**0.5, rtol=2e-2)
+
+
+def test_quantizing_afterwards_is_refused_and_a_zero_unit_is_zero():
+    layer = WeightNormalization(L.Dense(3, kernel_initializer="zeros"))
+    x = np.ones((2, 4), "float32")
+    np.testing.assert_array_equal(ops.convert_to_numpy(layer(x)), 0)
+    layer = WeightNormalization(L.Dense(3))
+    layer(x)
+    layer.layer.quantize("int8")
+    with pytest.raises(ValueError, match="quantized"):
+        layer(x)

@@ -113,6 +113,23 @@ def test_vector_round_trip_and_order():
     objective.set_vector(w)
     np.testing.assert_array_equal(objective.get_vector(), w)
     np.testing.assert_array_equal(model.trainable_variables[0].numpy().ravel(), w[:30])
+    with pytest.raises(ValueError, match="keeps its weights"):
+        objective.set_vector(w * np.nan)
+    np.testing.assert_array_equal(objective.get_vector(), w)
+
+
+def test_set_vector_within_a_fit_holds_for_the_next_batch():
+    x, y = classes()
+    model = keras.Sequential([keras.Input((6,)), L.Dense(3, "softmax")])
+    model.compile(keras.optimizers.SGD(0.0), "sparse_categorical_crossentropy")
+    objective = Objective(model, x, y)
+    w = np.arange(21, dtype="float32")
+    set_once = keras.callbacks.LambdaCallback()
+    set_once.on_train_batch_end = lambda batch, logs=None: (
+        objective.set_vector(w) if batch == 0 else None
+    )
+    model.fit(x, y, batch_size=16, verbose=0, callbacks=[set_once])
+    np.testing.assert_array_equal(objective.get_vector(), w)
 
 
 def test_two_inputs_two_outputs_and_a_later_change_of_the_statistics():

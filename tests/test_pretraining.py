@@ -1,6 +1,7 @@
 """Greedy supervised pretraining."""
 
 import itertools
+from contextlib import nullcontext
 
 import keras
 import numpy as np
@@ -184,6 +185,45 @@ def test_a_generator_is_cached_batch_by_batch():
         model, generator(), steps_per_epoch=3, epochs=2, shuffle=False, verbose=0
     )
     assert [len(h.history["loss"]) for h in histories] == [2, 2]
+
+
+def test_metrics_that_no_config_carries_are_left_out_and_loss_weights_kept():
+    def own(y_true, y_pred):
+        return y_pred[:, 0]
+
+    losses = []
+    for settings in ({}, {"metrics": [own], "loss_weights": [10.0]}):
+        keras.utils.set_random_seed(0)
+        model = deep(**settings)
+        ready = pytest.warns(UserWarning, match="metrics") if settings else nullcontext()
+        with ready:
+            (history, _) = greedy_supervised(model, X, Y, shuffle=False, verbose=0, batch_size=48)
+        losses.append(history.history["loss"][0])
+    assert losses[1] == pytest.approx(10 * losses[0], rel=1e-4)
+
+
+def test_a_stage_that_diverges_brings_everything_back():
+    model = deep()
+    model.compile(keras.optimizers.SGD(1e38), "sparse_categorical_crossentropy")
+    before = everything(model)
+    with pytest.raises(ValueError, match="not finite"):
+        greedy_supervised(model, X, Y, epochs=3, verbose=0)
+    assert_unchanged(model, before)
+
+
+def test_tf_data_and_nests_of_one_are_taken():
+    model = deep()
+    greedy_supervised(model, [X], Y, verbose=0)
+    tf = pytest.importorskip("tensorflow")
+    dataset = tf.data.Dataset.from_tensor_slices((X, Y)).batch(16)
+    assert len(greedy_supervised(model, dataset, shuffle=False, verbose=0)) == 2
+
+
+def test_prelu_belongs_to_the_layer_before_it():
+    layers = [L.Conv2D(3, 3), L.PReLU(), L.Conv2D(2, 3), L.LayerNormalization(axis=[1, 2, 3])]
+    model = keras.Sequential([keras.Input((6, 6, 2)), *layers, L.Flatten(), L.Dense(2)])
+    model.compile(loss="mse")
+    assert [len(block) for block in split_into_blocks(model)] == [2, 3, 1]
 
 
 def test_what_is_no_chain_is_refused_with_the_place():

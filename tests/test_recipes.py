@@ -77,7 +77,37 @@ def linear_interpolation(loss):
     assert loss["control_ends"] < 0.3 and loss["control_barrier"] > 0.9
 
 
-CLAIMS = {one.__name__: one for one in (deep_sigmoid_greedy, linear_interpolation)}
+def image_cnn(found):
+    assert found["test accuracy"] > 0.91 and found["validation accuracy"] > 0.915
+    assert 3e-4 < found["peak rate"] < 0.03
+
+
+def tabular_mlp(found):
+    assert found["network accuracy"] > 0.96 and found["network loss"] < 0.12
+    assert 0.975 < found["logistic accuracy"] < 0.985
+
+
+def char_rnn(found):  # of the rhyme; tinyshakespeare is no file of ours
+    assert found["held-out loss"] < 0.1 < 1.3 < found["bigram loss"] < 1.5
+
+
+def finetune_image(found):
+    if not found["random weights"]:
+        pytest.skip("the figures are those of random weights, and ImageNet's could be had")
+    assert found["fine-tuned"] > found["head alone"] + 0.1
+
+
+CLAIMS = {
+    one.__name__: one
+    for one in (
+        char_rnn,
+        deep_sigmoid_greedy,
+        finetune_image,
+        image_cnn,
+        linear_interpolation,
+        tabular_mlp,
+    )
+}
 
 
 def test_every_recipe_has_a_claim_to_check():

@@ -80,12 +80,14 @@ class HyperparameterSchedule(keras.callbacks.Callback):
         try:
             before = float(ops.convert_to_numpy(model.optimizer.learning_rate))
             model.optimizer.learning_rate = before
-        except TypeError as error:
+        except (AttributeError, TypeError) as error:
             raise ValueError(
-                f"The optimizer's {self.target} is a schedule already, which no callback can "
-                "set. Compile with a float: it is only the start."
+                f"The optimizer's {self.target} is a schedule already, or there are several, "
+                "which no callback can set. Compile one optimizer with a float: it is only the "
+                "start."
             ) from error
-        self._value(0 if self.per == "epoch" else self._step())
+        if self.per == "batch":
+            self._value(self._step())
 
     def on_epoch_begin(self, epoch, logs=None):
         if self.per == "epoch":
@@ -106,10 +108,14 @@ class HyperparameterSchedule(keras.callbacks.Callback):
         return int(ops.convert_to_numpy(self.model.optimizer.iterations))
 
     def _value(self, step):
-        value = float(ops.convert_to_numpy(self.schedule(step)))
+        given = self.schedule(step)
+        try:
+            value = float(ops.convert_to_numpy(given))
+        except (TypeError, ValueError):
+            value = math.nan
         if not math.isfinite(value) or value < 0:
             raise ValueError(
-                f"The schedule of {self.target!r} returned {value} at {self.per} {step}: it must "
+                f"The schedule of {self.target!r} returned {given} at {self.per} {step}: it must "
                 "return a finite number, not negative."
             )
         return value

@@ -129,13 +129,15 @@ def looks_like_header(rows):
     first, rest = rows[0], rows[1:]
     # pandas leaves the name of the row numbers empty: that is a header all the same.
     named = first[1:] if first[0] == "" and len(first) > 1 else first
-    if any(cell in MISSING or is_number(cell) for cell in named):
-        return False
     below = [[row[i] for row in rest if i < len(row)] for i in range(len(first))]
     below = [[cell for cell in column if cell not in MISSING] for column in below]
-    if any(column and all(map(is_number, column)) for column in below):
+    pairs = list(zip(first, below, strict=True))
+    text = [column for cell, column in pairs if cell not in MISSING and not is_number(cell)]
+    if any(column and all(map(is_number, column)) for column in text):
         return True
-    recurs = any(cell in column for cell, column in zip(first, below, strict=True) if cell)
+    if any(cell in MISSING or is_number(cell) for cell in named):
+        return False
+    recurs = any(cell in column for cell, column in pairs if cell)
     return len(set(first)) == len(first) and not recurs
 
 

@@ -36,7 +36,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kerasrecipes._checks import integer, number
+from kerasrecipes._checks import integer, number, pair
 from kerasrecipes._model.calls import sublayers
 from kerasrecipes._model.state import check_ready, restored
 from kerasrecipes._report.plots import lines
@@ -93,10 +93,12 @@ def interpolate(
     check_ready(model, compiled=True)
     start, end = _checked("start", start, model), _checked("end", end, model)
     integer("steps", steps, 2)
-    low = number("bounds[0]", bounds[0])
-    high = number("bounds[1]", bounds[1], low, open_low=True)
+    low, high = pair("bounds", bounds)
+    low = number("bounds[0]", low)
+    high = number("bounds[1]", high, low, open_low=True)
     objectives = [Objective(model, x, y, batch_size=batch_size)]
     if validation_data is not None:
+        pair("validation_data", validation_data)
         objectives.append(Objective(model, *validation_data, batch_size=batch_size))
     normalized = any(is_batch_normalization(one) for one in sublayers(model))
     alpha, rows = np.linspace(low, high, steps).tolist(), []
@@ -117,7 +119,8 @@ def interpolate(
 def _checked(name, weights, model):
     """The trainable ones of `weights`, in the order of `trainable_variables`."""
     shapes = [tuple(v.shape) for v in model.weights]
-    given = [np.shape(w) for w in weights]
+    listed = isinstance(weights, (list, tuple))
+    given = [np.shape(w) for w in weights] if listed else repr(weights)
     if given != shapes:
         raise ValueError(
             f"`{name}` must be a list of arrays as `model.get_weights()` gives it, of shapes "
@@ -125,8 +128,8 @@ def _checked(name, weights, model):
         )
     by_variable = {id(v): np.asarray(w) for v, w in zip(model.weights, weights, strict=True)}
     trained = [by_variable[id(v)] for v in model.trainable_variables]
-    if not all(np.isfinite(w).all() for w in trained):
-        raise ValueError(f"`{name}` has NaN or infinite weights.")
+    if not all(w.dtype.kind in "biuf" and np.isfinite(w).all() for w in trained):
+        raise ValueError(f"`{name}` has weights that are NaN, infinite or no numbers.")
     return trained
 
 

@@ -44,6 +44,7 @@ from typing import Any, NamedTuple
 
 import keras
 import numpy as np
+from keras import ops
 
 from kerasrecipes._checks import integer, number, one_of
 from kerasrecipes._model.batches import as_arrays, check_lengths, take
@@ -114,20 +115,31 @@ def find_learning_rate(
     steps, grid = integer("steps", steps, 10), integer("grid", grid, 2)
     data = _batches(x, y, integer("batch_size", batch_size, 1), steps, seed, fit_kwargs)
     with restored(model):
-        trial = type(model.optimizer).from_config(model.optimizer.get_config())
+        trial = _with_rate(model.optimizer, low)
         model.optimizer, model.steps_per_execution = trial, 1
         if rule == "range-test":
             growth = (high / low) ** (1 / (steps - 1))
             trial.learning_rate = keras.optimizers.schedules.ExponentialDecay(low, 1, growth)
             model.make_train_function(force=True)
-            losses = _losses(model, data, steps, rise=4)
-            rates = (low * growth ** np.arange(len(losses))).tolist()
-            return _suggest_from_range(rates, losses, plot)
+            return _suggest_from_range(*_run(model, data, steps, rise=4), plot)
         trial.build(model.trainable_variables)
         model.make_train_function(force=True)
         rates = np.geomspace(low, high, grid).tolist()
         losses = [_loss_after(model, data, steps, rate) for rate in rates]
         return _suggest_from_grid(rates, losses, plot)
+
+
+def _with_rate(optimizer, rate):
+    """A fresh optimizer of the same settings but for its rate, which can be set."""
+    config = optimizer.get_config()
+    inner = config.get("inner_optimizer", {}).get("config", config)
+    if "learning_rate" not in inner:
+        raise ValueError(
+            f"{type(optimizer).__name__} has no single learning rate to search for. Compile with "
+            "one optimizer for all layers, search, and compile again."
+        )
+    inner["learning_rate"] = rate
+    return type(optimizer).from_config(config)
 
 
 def _batches(x, y, batch_size, steps, seed, fit_kwargs):
@@ -162,10 +174,13 @@ class _BatchLosses(keras.callbacks.Callback):
 
     def __init__(self, steps, rise):
         super().__init__()
-        self.steps, self.rise, self.losses, self.least = steps, rise, [], math.inf
+        self.steps, self.rise, self.least = steps, rise, math.inf
+        self.rates, self.losses = [], []
 
     def on_train_batch_begin(self, batch, logs=None):
         self.model.reset_metrics()
+        # Not by counting batches: loss scaling skips the steps that overflow.
+        self.rate = float(ops.convert_to_numpy(self.model.optimizer.learning_rate))
 
     def on_train_batch_end(self, batch, logs=None):
         if len(self.losses) == self.steps:
@@ -175,22 +190,24 @@ class _BatchLosses(keras.callbacks.Callback):
             self.model.stop_training = True
             return
         self.losses.append(loss)
+        self.rates.append(self.rate)
         recent = float(np.mean(self.losses[-_RECENT:]))
         self.least = min(self.least, abs(recent))
         diverged = recent > self.rise * self.least
         self.model.stop_training = diverged or len(self.losses) == self.steps
 
 
-def _losses(model, data, steps, rise=math.inf):
+def _run(model, data, steps, rise=math.inf):
+    """Rates and losses of each batch."""
     collect = _BatchLosses(steps, rise)
     model.fit(**data, verbose=0, callbacks=[collect])
-    return collect.losses
+    return collect.rates, collect.losses
 
 
 def _loss_after(model, data, steps, rate):
     with restored(model):
         model.optimizer.learning_rate = rate
-        losses = _losses(model, data, steps)
+        _, losses = _run(model, data, steps)
     return float(np.mean(losses[-(steps // 10) :])) if len(losses) == steps else math.inf
 
 
@@ -216,11 +233,14 @@ def valley(losses):
 
 
 def _suggest_from_range(rates, losses, plot):
-    if len(losses) < 5:
+    if len(set(rates)) < 5:
         raise ValueError(
             f"The loss was not finite or rose fourfold within {len(losses) + 1} batches from "
             f"rate {rates[0] if rates else 'low'} on: lower `low`, and check the data."
         )
+    # A step that loss scaling skipped repeats its rate.
+    rates, first = (found.tolist() for found in np.unique(rates, return_index=True))
+    losses = [losses[index] for index in first]
     smoothed = smooth(losses)
     slopes = np.gradient(smoothed, np.log(rates))
     edge = max(len(losses) // 20, 1)  # one-sided slopes there

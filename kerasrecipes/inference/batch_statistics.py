@@ -30,6 +30,8 @@ Attribution
     Chan, Golub, LeVeque, 1979.
 """
 
+import functools
+
 import keras
 import numpy as np
 from keras import ops
@@ -100,9 +102,9 @@ def _measure(layer, model, x, parts):
     with watched([layer], add):
         for part in parts:
             model(_tensors(take(x, part)), training=False)
-    total, mean, variance = moments[0]
-    for one in moments[1:]:
-        total, mean, variance = merge_moments((total, mean, variance), one)
+    total, mean, variance = 0, np.zeros(1), np.zeros(1)
+    if moments:
+        total, mean, variance = functools.reduce(merge_moments, moments)
     if total < 2 or not (np.isfinite(mean).all() and np.isfinite(variance).all()):
         raise ValueError(
             f"Layer {layer.name!r} has no statistics: it saw {total} value(s) per channel, and "

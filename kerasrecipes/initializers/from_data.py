@@ -24,7 +24,8 @@ Technical details
     already set, make of the batch in inference mode. For a unit with pre-activation of mean m
     and deviation s: a `WeightNormalization` gets g <- g / s, a plain Dense, convolution or
     EinsumDense has its kernel divided by s, and the bias becomes -(m - b) / s. A layer without
-    bias is only scaled. Convolutions are measured over batch and positions. A layer called
+    a bias for each unit is only scaled. Frozen layers are left alone, and so are all layers whose
+    output is an output of the model. Convolutions are measured over batch and positions. A layer called
     several times is measured over all its calls.
 
 Attribution
@@ -52,7 +53,8 @@ def initialize_from_data(model, x, method="standardize", include_last=False):
         model: built `keras.Model`, of any kind; its weights are changed.
         x: one batch of inputs, an array or a nest of arrays of shape `(examples, ...)`.
         method: "standardize": mean 0 and standard deviation 1 of every unit.
-        include_last: whether the layer that is called last is set too.
+        include_last: whether the layer that is called last, and the heads of a model with
+            several outputs, are set too.
 
     Returns:
         A list of dicts, one a layer that was set, in the order of the calls: "layer" (its name),
@@ -74,16 +76,18 @@ def initialize_from_data(model, x, method="standardize", include_last=False):
         raise ValueError("`x` must have at least two examples: one has no deviation.")
     x = keras.tree.map_structure(ops.convert_to_tensor, x)
     with restored(model, always=False):
-        names = _order_of_calls(model, x)
+        chosen = _order_of_calls(model, x)
         if not include_last:
-            names = names[:-1]
-        if not names:
+            last = _heads(model, chosen)
+            chosen = [layer for layer in chosen if id(layer) not in last]
+        chosen = [layer for layer in chosen if layer.trainable]
+        if not chosen:
             raise ValueError(
                 f"`model` {model.name!r} has no layer to set: it needs a "
                 f"{', '.join(kind.__name__ for kind in SUPPORTED)} before its last layer. "
                 "Pass include_last=True to set the last one too."
             )
-        return [_standardize(layer, _inputs_of(layer, model, x)) for layer in names]
+        return [_standardize(layer, _inputs_of(layer, model, x)) for layer in chosen]
 
 
 def _wrapped(layer):
@@ -100,6 +104,22 @@ def _order_of_calls(model, x):
     with watched([*plain, *wrappers], lambda layer, *_: order.setdefault(id(layer), layer)):
         model(x, training=False)
     return list(order.values())
+
+
+def _heads(model, order):
+    """Ids of the layer called last and of those whose output is an output of the model."""
+    known, found = {id(layer) for layer in order}, {id(layer) for layer in order[-1:]}
+    producers = {}
+    for layer in model.layers:
+        with contextlib.suppress(AttributeError, ValueError):  # called several times, or never
+            producers[id(layer.output)] = layer
+    for tensor in getattr(model, "outputs", None) or []:
+        layer = producers.get(id(tensor))
+        while layer is not None and id(layer) not in known and not layer.weights:
+            layer = producers.get(id(layer.input))
+        if layer is not None and id(layer) in known:
+            found.add(id(layer))
+    return found
 
 
 def _inputs_of(layer, model, x):
@@ -120,20 +140,17 @@ def _without_activation(layer):
 
 def _standardize(layer, inputs):
     core = _wrapped(layer)
-    with _without_activation(core):
-        outputs = [np.asarray(ops.convert_to_numpy(layer(one)), "float64") for one in inputs]
-    axes = output_unit_axes(core, outputs[0].ndim)
-    shape = [outputs[0].shape[axis] for axis in axes]
-    rest = [axis for axis in range(outputs[0].ndim) if axis not in axes]
-    z = np.concatenate([np.transpose(o, [*rest, *axes]).reshape(-1, *shape) for o in outputs])
-    mean, std = z.mean(axis=0), z.std(axis=0)
-    if not np.isfinite(z).all() or (std < 1e-6 * (1 + np.abs(mean))).any():
+    axes, mean, std = _measure(layer, core, inputs)
+    if not np.isfinite(std).all() or (std < 1e-6 * (1 + np.abs(mean))).any():
         raise ValueError(
             f"Layer {layer.name!r}: {int((~(std > 1e-6 * (1 + np.abs(mean)))).sum())} of "
             f"{std.size} units are constant or not finite on `x`, so they have no scale. Take "
             "more, or more varied, examples, or another kernel initializer."
         )
     bias = _set(layer, core, np.argsort(axes), mean, 1 / std)
+    for _ in range(2):  # float32 leaves a rest where the inputs are far from zero
+        _, rest, spread = _measure(layer, core, inputs)
+        bias = _set(layer, core, np.argsort(axes), rest, 1 / spread)
     return {
         "layer": layer.name,
         "found_mean": mean,
@@ -141,6 +158,17 @@ def _standardize(layer, inputs):
         "scale": 1 / std,
         "bias": bias,
     }
+
+
+def _measure(layer, core, inputs):
+    """Output axes of the units, and mean and deviation of their pre-activations, kernel order."""
+    with _without_activation(core):
+        outputs = [np.asarray(ops.convert_to_numpy(layer(one)), "float64") for one in inputs]
+    axes = output_unit_axes(core, outputs[0].ndim)
+    shape = [outputs[0].shape[axis] for axis in axes]
+    rest = [axis for axis in range(outputs[0].ndim) if axis not in axes]
+    z = np.concatenate([np.transpose(o, [*rest, *axes]).reshape(-1, *shape) for o in outputs])
+    return axes, z.mean(axis=0), z.std(axis=0)
 
 
 def _set(layer, core, output_order, mean, scale):

@@ -55,6 +55,8 @@ class Sparse(keras.initializers.Initializer):
         self.stddev = number("stddev", stddev, 0, open_low=True)
         if isinstance(seed, dict):
             seed = keras.saving.deserialize_keras_object(seed)
+        if seed is not None and not isinstance(seed, keras.random.SeedGenerator):
+            integer("seed", seed, 0, 2**31 - 1)
         self.seed = seed
         # As in Keras: with None each instance draws once, and then repeats itself.
         self._seed = random.randrange(1, 10**9) if seed is None else seed

@@ -24,9 +24,9 @@ Technical details
     multiplier; EinsumDense sums over the letters that its output lacks). `v` is the wrapped
     layer's own kernel variable and starts with its initializer, and `g` starts as ||v||, so that
     wrapping a built layer does not change its function. The gradient of v is orthogonal to v.
-    `kernel_regularizer` and `kernel_constraint` act on v, whose length does not matter: put the
-    penalty on `g`. Under mixed precision v is read in half precision, the norm is taken in
-    float32.
+    `kernel_regularizer` and `kernel_constraint` act on v, whose length does not matter, so they
+    do not shrink the kernel. Under mixed precision v is read in half precision, the norm is taken
+    in float32. A unit that starts at zero has no direction and stays at zero.
 
 Attribution
     Salimans and Kingma, Weight Normalization, 2016, https://arxiv.org/abs/1602.07868
@@ -49,8 +49,8 @@ def normalize_weight(g, v, axes):
     Returns:
         A tensor of the shape of `v`.
     """
-    norm = ops.sqrt(ops.sum(ops.square(v), axis=axes, keepdims=True))
-    return ops.expand_dims(g, axes) * v / norm
+    squares = ops.sum(ops.square(v), axis=axes, keepdims=True)
+    return ops.expand_dims(g, axes) * v / ops.sqrt(ops.maximum(squares, 1e-30))
 
 
 @keras.saving.register_keras_serializable("kerasrecipes")
@@ -77,18 +77,12 @@ class WeightNormalization(keras.layers.Wrapper):
 
     def __init__(self, layer, **kwargs):
         _check(layer)
-        super().__init__(layer, **kwargs)
+        super().__init__(layer, **{"dtype": layer.dtype_policy, **kwargs})
         self.supports_masking = layer.supports_masking
 
     def build(self, input_shape=None):
         super().build(input_shape)
-        if getattr(self.layer, "lora_enabled", False) or getattr(
-            self.layer, "quantization_mode", None
-        ):
-            raise ValueError(
-                f"Layer {self.layer.name!r} has LoRA or quantized weights, so it has no single "
-                "kernel to normalize. Wrap it before `enable_lora` or `quantize`."
-            )
+        self._check_single_kernel()
         self.g = self.add_weight(
             name="g",
             shape=[self.v.shape[axis] for axis in unit_axes(self.layer)],
@@ -107,10 +101,20 @@ class WeightNormalization(keras.layers.Wrapper):
 
     def compute_kernel(self):
         """The kernel in use, g * v / ||v||, a tensor of the shape of `v`."""
-        g, v = (ops.cast(ops.convert_to_tensor(w), w.dtype) for w in (self.g, self.v))
+        exact = "float64" if self.variable_dtype == "float64" else "float32"
+        g, v = (ops.cast(ops.convert_to_tensor(w), exact) for w in (self.g, self.v))
         return normalize_weight(g, v, fan_in_axes(self.layer))
 
+    def _check_single_kernel(self):
+        lora = getattr(self.layer, "lora_enabled", False)
+        if lora or getattr(self.layer, "quantization_mode", None):
+            raise ValueError(
+                f"Layer {self.layer.name!r} has LoRA or quantized weights, so it has no single "
+                "kernel to normalize. Quantize or adapt a model without WeightNormalization."
+            )
+
     def call(self, inputs):
+        self._check_single_kernel()
         # The wrapped layer reads its kernel's variable: inside this scope that is our tensor.
         # An inner scope hides an outer one, so the other variables are passed through it too.
         others = [w for w in self.layer.variables if w is not self.v]

@@ -6,7 +6,7 @@ import io
 import numpy as np
 
 from kerasrecipes._report.page import page
-from kerasrecipes._report.svg import curves, scatter
+from kerasrecipes._report.plots import inline_svg, lines, scatter
 from kerasrecipes._report.table import show
 from kerasrecipes.methodology.scores import confusion, row_losses
 
@@ -62,14 +62,18 @@ def comparison(metrics):
 
 def drawings(history, outputs, truths):
     """Curves of what was measured by epoch; for values also prediction against truth."""
-    drawn = []
+    drawn, size = [], (4.6, 2.8)
     for name in ("loss", "accuracy"):
         if name in history:
             series = {"training": history[name], "validation": history[f"val_{name}"]}
-            drawn.append(curves(series, "epoch", name))
+            epochs = range(1, len(history[name]) + 1)
+            figure = lines(epochs, series, xlabel="epoch", ylabel=name, size=size)
+            drawn.append(inline_svg(figure, f"{name} by epoch"))
     if outputs.ndim == 1:
         rows = np.linspace(0, len(truths) - 1, min(DOTS, len(truths))).astype(int)
-        drawn.append(scatter(truths[rows], outputs[rows], "true value", "predicted value"))
+        labels = {"xlabel": "true value", "ylabel": "predicted value"}
+        figure = scatter(truths[rows], outputs[rows], **labels, size=size)
+        drawn.append(inline_svg(figure, "predicted by true value"))
     return drawn
 
 

@@ -108,7 +108,7 @@ def shorten(model, data, plan, progress, cheap=2e7):
         return
     epoch = seconds_per_batch(model, data, plan) * math.ceil(len(data[1]) / plan.batch)
     # Validation after each epoch and the tests at the end want their share.
-    possible = max(1, int(progress.left() * 0.85 / epoch))
+    possible = max(1, int(progress.left() * 0.8 / epoch))
     if possible < plan.epochs:
         progress.say(f"{plan.epochs} epochs of {epoch:.0f} s are too many for the budget")
         plan.epochs = possible

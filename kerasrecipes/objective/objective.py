@@ -100,6 +100,9 @@ class Objective:
     def set_vector(self, w):
         """Writes a vector of shape `(size,)` into the model's trainable weights."""
         w = ops.convert_to_numpy(self._checked(w))
+        if not np.isfinite(w).all():
+            raise ValueError("`w` has NaN or infinite entries: the model keeps its weights.")
+        _backend.sync(self.model)
         for variable, part in zip(self._variables, self._split(w), strict=True):
             variable.assign(np.reshape(part, variable.shape))
 

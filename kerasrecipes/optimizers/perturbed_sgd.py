@@ -101,12 +101,14 @@ class PerturbedSGD(keras.optimizers.Optimizer):
         name="perturbed_sgd",
         **kwargs,
     ):
+        if isinstance(learning_rate, (int, float)):
+            learning_rate = number("learning_rate", learning_rate, 0)
         super().__init__(learning_rate=learning_rate, name=name, **kwargs)
         self.momentum = number("momentum", momentum, 0, 1, open_high=True)
         self.threshold = number("threshold", threshold, 0)
         self.interval = integer("interval", interval, 0)
         self.radius = number("radius", radius, 0, open_low=True)
-        self.seed = None if seed is None else integer("seed", seed, 0)
+        self.seed = None if seed is None else integer("seed", seed, 0, 2**31 - 1)
         self.seed_generator = keras.random.SeedGenerator(self.seed)
         # Under JAX only what the optimizer itself lists as a variable moves on from step to step.
         self.random_state = self.seed_generator.state

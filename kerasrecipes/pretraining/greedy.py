@@ -38,13 +38,25 @@ Attribution
 """
 
 import itertools
+import warnings
 
 import keras
 import numpy as np
 from keras import ops
 
 from kerasrecipes._checks import integer
+from kerasrecipes._model.batches import as_arrays, check_lengths
 from kerasrecipes._model.state import check_ready, restored
+
+
+# Layers whose weights may have several axes and yet are no kernel.
+_WITHOUT_KERNEL = (
+    keras.layers.BatchNormalization,
+    keras.layers.GroupNormalization,
+    keras.layers.LayerNormalization,
+    keras.layers.PReLU,
+    keras.layers.RMSNormalization,
+)
 
 
 def greedy_supervised(model, x=None, y=None, *, epochs=1, **fit_kwargs):
@@ -64,34 +76,67 @@ def greedy_supervised(model, x=None, y=None, *, epochs=1, **fit_kwargs):
     Raises:
         TypeError: if `model` is no Keras model.
         ValueError: if it is unbuilt or uncompiled, no chain, has no hidden block, or passes
-            masks from block to block. Nothing has changed then.
+            masks from block to block, if the data is empty or has NaN, or if the loss of a stage
+            is not finite. Nothing has changed then.
 
     Reference:
         Bengio et al., 2007.
     """
     check_ready(model, compiled=True)
     integer("epochs", epochs, 1)
-    if x is None:
-        raise ValueError("`x` is missing: pass what you would pass to `fit`.")
+    x, y = _checked_data(x, y, fit_kwargs)
     blocks = split_into_blocks(model)
+    stages = [_stage(model, block, blocks[-1]) for block in blocks[:-1]]
     callbacks = keras.tree.flatten(fit_kwargs.pop("callbacks", None) or [])
     found = [dict(vars(one)) for one in callbacks]
-    head, histories = blocks[-1], []
+    histories = []
     try:
         with restored(model, always=False):
             data = {"x": x, "y": y, **fit_kwargs}
-            for depth, block in enumerate(blocks[:-1]):
-                stage, fresh = _stage(model, block, head)
+            for depth, (stage, _) in enumerate(stages):
                 histories.append(stage.fit(**data, epochs=epochs, callbacks=list(callbacks)))
-                if depth < len(blocks) - 2:
-                    data = _through(keras.Sequential(stage.layers[: len(block)]), data)
-            for own, trained in zip(head, fresh, strict=True):
+                _check_loss(histories[-1], depth)
+                if depth < len(stages) - 1:
+                    data = _through(keras.Sequential(stage.layers[: len(blocks[depth])]), data)
+            for own, trained in zip(blocks[-1], stages[-1][1], strict=True):
                 own.set_weights(trained.get_weights())
     finally:
         for one, attributes in zip(callbacks, found, strict=True):
             vars(one).clear()
             vars(one).update(attributes)
     return histories
+
+
+def _checked_data(x, y, fit_kwargs):
+    """`x` and `y` as the stages take them: arrays checked, a nest of one unpacked."""
+    if x is None:
+        raise ValueError("`x` is missing: pass what you would pass to `fit`.")
+    if isinstance(x, (list, tuple, dict)):
+        if len(x) != 1:
+            raise ValueError(f"`x` must be one input, since the model is a chain. Got {len(x)}.")
+        (x,) = x.values() if isinstance(x, dict) else x
+    if hasattr(x, "__next__") and not fit_kwargs.get("steps_per_epoch"):
+        raise ValueError("A generator as `x` needs `steps_per_epoch`, and must not run out.")
+    validation = fit_kwargs.get("validation_data")
+    if validation is not None and not isinstance(validation, (list, tuple)):
+        raise ValueError(
+            "`validation_data` must be a tuple of arrays (x, y), since each stage sees it through "
+            f"the blocks below. Received a {type(validation).__name__}."
+        )
+    if not hasattr(x, "shape"):
+        return x, y
+    x, y = as_arrays("x", x), None if y is None else as_arrays("y", y)
+    check_lengths(x=x, y=y)
+    return x, y
+
+
+def _check_loss(history, depth):
+    losses = history.history.get("loss", [])
+    if not np.isfinite(losses).all():
+        raise ValueError(
+            f"Stage {depth + 1} ended with a loss that is not finite: {losses[-1]}. Lower the "
+            "learning rate or check the data; the weights are as before."
+        )
 
 
 def split_into_blocks(model):
@@ -109,7 +154,8 @@ def split_into_blocks(model):
     layers = _chain(model)
     blocks, leading = [], []
     for layer in layers:
-        if any(len(w.shape) > 1 for w in layer.trainable_weights):
+        matrices = any(len(w.shape) > 1 for w in layer.trainable_weights)
+        if matrices and not isinstance(layer, _WITHOUT_KERNEL):
             blocks.append([*leading, layer])
             leading = []
         elif blocks:
@@ -160,6 +206,11 @@ def _stage(model, block, head):
     entry = keras.Input(batch_shape=block[0].input.shape, dtype=block[0].input.dtype)
     inner = keras.Sequential([entry, *block])
     flatten = len(inner.output_shape) != len(head[0].input.shape)
+    if flatten and None in inner.output_shape[1:]:
+        raise ValueError(
+            f"Block {block[0].name!r} has outputs of no fixed size {inner.output_shape}, so no "
+            "head can be put on it. Give `keras.Input` a full shape."
+        )
     stage = keras.Sequential(
         [entry, *block, *([keras.layers.Flatten()] if flatten else []), *fresh]
     )
@@ -167,13 +218,22 @@ def _stage(model, block, head):
     stage.compile(
         optimizer=type(model.optimizer).from_config(model.optimizer.get_config()),
         loss=model.loss,
-        metrics=keras.saving.deserialize_keras_object(config["metrics"]),
-        weighted_metrics=keras.saving.deserialize_keras_object(config["weighted_metrics"]),
+        loss_weights=config["loss_weights"],
+        metrics=_fresh(config["metrics"]),
+        weighted_metrics=_fresh(config["weighted_metrics"]),
         run_eagerly=model.run_eagerly,
         steps_per_execution=model.steps_per_execution,
         jit_compile=model.jit_compile,
     )
     return stage, fresh
+
+
+def _fresh(metrics):
+    try:
+        return keras.saving.deserialize_keras_object(metrics)
+    except (TypeError, ValueError) as error:
+        warnings.warn(f"The stages run without metrics: {error}", stacklevel=4)
+        return None
 
 
 def _through(block, data):
@@ -196,7 +256,10 @@ def _collected(block, dataset, steps):
     for batch in itertools.islice(dataset, steps):
         x, *rest = keras.utils.unpack_x_y_sample_weight(batch)
         rest = (None if r is None else ops.convert_to_numpy(ops.convert_to_tensor(r)) for r in rest)
+        x = ops.convert_to_numpy(ops.convert_to_tensor(x))
         rows.append((block.predict_on_batch(x), *rest))
+    if not rows:
+        raise ValueError("`x` ran out after the first stage: pass a data set that can be repeated.")
     columns = zip(*rows, strict=True)
     x, y, weight = (None if c[0] is None else np.concatenate(c) for c in columns)
     return {"x": x, "y": y, "sample_weight": weight, "batch_size": len(rows[0][0])}

@@ -36,7 +36,7 @@ import math
 import keras
 from keras import ops
 
-from kerasrecipes._checks import integer, number
+from kerasrecipes._checks import integer, number, pair
 
 
 def cosine_cycle(step, steps, warmup, start, peak, end):
@@ -130,7 +130,7 @@ def one_cycle(
     Raises:
         ValueError: if `momentum_range` is not two numbers with 0 < lowest <= highest < 1.
     """
-    low, high = momentum_range
+    low, high = pair("momentum_range", momentum_range)
     low = number("momentum_range[0]", low, 0, 1, open_low=True, open_high=True)
     high = number("momentum_range[1]", high, low, 1, open_high=True)
     rate = OneCycle(peak, steps, warmup, initial_divisor, final_divisor)
