@@ -25,8 +25,8 @@ Technical details
     and deviation s: a `WeightNormalization` gets g <- g / s, a plain Dense, convolution or
     EinsumDense has its kernel divided by s, and the bias becomes -(m - b) / s. A layer without
     a bias for each unit is only scaled. Frozen layers are left alone, and so are all layers whose
-    output is an output of the model. Convolutions are measured over batch and positions. A layer called
-    several times is measured over all its calls.
+    output is an output of the model. Convolutions are measured over batch and positions. A layer
+    called several times is measured over all its calls.
 
 Attribution
     Salimans and Kingma, 2016, section 3, https://arxiv.org/abs/1602.07868; Mishkin and Matas,

@@ -48,7 +48,6 @@ from kerasrecipes._checks import integer
 from kerasrecipes._model.batches import as_arrays, check_lengths
 from kerasrecipes._model.state import check_ready, restored
 
-
 # Layers whose weights may have several axes and yet are no kernel.
 _WITHOUT_KERNEL = (
     keras.layers.BatchNormalization,
