@@ -2,9 +2,11 @@
 
 import ast
 import os
+import re
 import runpy
 import shutil
 import sys
+import textwrap
 
 from kerasrecipes._checks import nearest
 from kerasrecipes.data.read import BadInput
@@ -43,11 +45,11 @@ def header(name):
 def list_recipes():
     """Prints one line a recipe: its name, its title, its measured result."""
     for name in names():
-        lines = header(name).splitlines() or [""]
-        result = next(
-            (line for line in lines if line.startswith("Result:")), "Result: not measured"
-        )
-        print(f"{name}: {lines[0]} {result}")
+        text = header(name)
+        title, _, rest = text.partition("\n")
+        found = re.search(r"^Result:(.*?)(?=^[A-Z]\w+:|\Z)", rest, re.MULTILINE | re.DOTALL)
+        result = " ".join(found[0].split()) if found else "Result: not measured"
+        print(f"{name}: {title} {textwrap.shorten(result, 240, placeholder=' …')}")
     return 0
 
 
