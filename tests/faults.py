@@ -35,7 +35,6 @@ def _faults(of, file, test, *pairs):
     return [Fault((of,), file, right, wrong, f"tests/{test}") for right, wrong in pairs]
 
 
-_CONTRACTS = "tests/test_contracts.py"
 FAULTS = [
     *_faults(
         "optimizers.PerturbedSGD",
@@ -112,24 +111,50 @@ FAULTS = [
         ("low / high, 1.0, name", "low / high, 2.0, name"),
     ),
     *[
-        Fault((f"schedules.theory.{name}",), "schedules/theory.py", right, wrong, _CONTRACTS)
-        for name, right, wrong in (
+        Fault((f"schedules.theory.{name}",), "schedules/theory.py", right, wrong, test)
+        for test, name, right, wrong in (
             (
+                "tests/test_contracts.py",
                 "optimal_momentum",
                 "Optimum((2 / (low + high)) ** 2",
                 "Optimum((1 / (low + high)) ** 2",
             ),
-            ("optimal_momentum", "ratio**2, ratio)", "ratio, ratio)"),
-            ("optimal_momentum", "ratio**2, ratio)", "ratio**2, ratio**2)"),
-            ("optimal_gradient_descent", "Optimum(2 / (low + high), 0.0", "Optimum(1 / high, 0.0"),
-            ("optimal_gradient_descent", "0.0, (high - low)", "0.0, high * (high - low)"),
-            ("optimal_gradient_descent", "/ (high + low))\n\n\ndef mom", "/ high)\n\n\ndef mom"),
-            ("momentum_rate", "- 4 * beta)", "- 2 * beta)"),
-            ("momentum_rate", "beta - root)) / 2", "beta - root))"),
-            ("momentum_rate", "max(abs(1 - step", "min(abs(1 - step"),
-            ("momentum_phase", ">= 1:", ">= 2:"),
-            ("momentum_phase", "(1 - root) ** 2:", "(1 - root):"),
-            ("momentum_phase", "step < (1 + root) ** 2", "step < 1 + root"),
+            ("tests/test_contracts.py", "optimal_momentum", "ratio**2, ratio)", "ratio, ratio)"),
+            (
+                "tests/test_contracts.py",
+                "optimal_momentum",
+                "ratio**2, ratio)",
+                "ratio**2, ratio**2)",
+            ),
+            (
+                "tests/test_contracts.py",
+                "optimal_gradient_descent",
+                "Optimum(2 / (low + high), 0.0",
+                "Optimum(1 / high, 0.0",
+            ),
+            (
+                "tests/test_contracts.py",
+                "optimal_gradient_descent",
+                "0.0, (high - low)",
+                "0.0, high * (high - low)",
+            ),
+            (
+                "tests/test_contracts.py",
+                "optimal_gradient_descent",
+                "/ (high + low))\n\n\ndef mom",
+                "/ high)\n\n\ndef mom",
+            ),
+            ("tests/test_contracts.py", "momentum_rate", "- 4 * beta)", "- 2 * beta)"),
+            ("tests/test_contracts.py", "momentum_rate", "beta - root)) / 2", "beta - root))"),
+            ("tests/test_contracts.py", "momentum_rate", "max(abs(1 - step", "min(abs(1 - step"),
+            ("tests/test_schedules.py", "momentum_phase", ">= 1:", ">= 2:"),
+            ("tests/test_schedules.py", "momentum_phase", "(1 - root) ** 2:", "(1 - root):"),
+            (
+                "tests/test_schedules.py",
+                "momentum_phase",
+                "step < (1 + root) ** 2",
+                "step < 1 + root",
+            ),
         )
     ],
     *_faults(
