@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+from keras import ops
 
 
 def as_arrays(name, data):
@@ -48,3 +49,8 @@ def slices(count, batch_size):
 def take(data, part):
     """The examples `part` (a slice or indices) of a nest of arrays; None stays None."""
     return None if data is None else keras.tree.map_structure(lambda a: a[part], data)
+
+
+def as_tensors(data):
+    """A nest of arrays as tensors of the backend; None stays None."""
+    return None if data is None else keras.tree.map_structure(ops.convert_to_tensor, data)

@@ -37,7 +37,7 @@ import numpy as np
 from keras import ops
 
 from kerasrecipes._checks import integer
-from kerasrecipes._model.batches import as_arrays, check_lengths, slices, take
+from kerasrecipes._model.batches import as_arrays, as_tensors, check_lengths, slices, take
 from kerasrecipes._model.calls import sublayers, watched
 from kerasrecipes._model.state import check_ready, restored
 
@@ -67,7 +67,7 @@ def reestimate_batch_normalization(model, x, batch_size=256):
         raise ValueError(f"`model` {model.name!r} has no BatchNormalization to re-estimate.")
     order = {}
     with watched(layers, lambda layer, *_: order.setdefault(id(layer), layer)):
-        model(_tensors(take(x, slice(0, 1))), training=False)
+        model(as_tensors(take(x, slice(0, 1))), training=False)
     with restored(model, always=False):
         for layer in order.values():
             _measure(layer, model, x, slices(count, batch_size))
@@ -101,7 +101,7 @@ def _measure(layer, model, x, parts):
 
     with watched([layer], add):
         for part in parts:
-            model(_tensors(take(x, part)), training=False)
+            model(as_tensors(take(x, part)), training=False)
     total, mean, variance = 0, np.zeros(1), np.zeros(1)
     if moments:
         total, mean, variance = functools.reduce(merge_moments, moments)
@@ -112,7 +112,3 @@ def _measure(layer, model, x, parts):
         )
     layer.moving_mean.assign(mean)
     layer.moving_variance.assign(variance)
-
-
-def _tensors(x):
-    return keras.tree.map_structure(ops.convert_to_tensor, x)

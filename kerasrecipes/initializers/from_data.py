@@ -40,7 +40,7 @@ import numpy as np
 from keras import ops
 
 from kerasrecipes._checks import one_of
-from kerasrecipes._model.batches import as_arrays, check_lengths
+from kerasrecipes._model.batches import as_arrays, as_tensors, check_lengths
 from kerasrecipes._model.calls import sublayers, watched
 from kerasrecipes._model.kernels import SUPPORTED, output_unit_axes, unit_axes
 from kerasrecipes._model.state import check_ready, restored
@@ -74,7 +74,7 @@ def initialize_from_data(model, x, method="standardize", include_last=False):
     x = as_arrays("x", x)
     if check_lengths(x=x) < 2:
         raise ValueError("`x` must have at least two examples: one has no deviation.")
-    x = keras.tree.map_structure(ops.convert_to_tensor, x)
+    x = as_tensors(x)
     with restored(model, always=False):
         chosen = _order_of_calls(model, x)
         if not include_last:

@@ -42,7 +42,7 @@ from keras import ops
 
 from kerasrecipes import _backend
 from kerasrecipes._checks import integer
-from kerasrecipes._model.batches import as_arrays, check_lengths, slices, take
+from kerasrecipes._model.batches import as_arrays, as_tensors, check_lengths, slices, take
 from kerasrecipes._model.state import check_ready
 
 
@@ -149,9 +149,7 @@ class Objective:
     def _tensors(self, part):
         """What `_loss` takes after `w`: the other variables' values, x, y, sample weights."""
         data = [take(d, part) for d in (self.x, self.y, self.sample_weight)]
-        return [ops.convert_to_tensor(v) for v in self._others()], *(
-            None if d is None else keras.tree.map_structure(ops.convert_to_tensor, d) for d in data
-        )
+        return [ops.convert_to_tensor(v) for v in self._others()], *(as_tensors(d) for d in data)
 
     def _batches(self):
         _backend.sync(self.model)
