@@ -4,11 +4,11 @@ A name of the package without an entry here fails, and so does an entry without 
 skips a contract only with a reason.
 """
 
-import dataclasses
 import functools
+import importlib
 import os
+import pkgutil
 import tempfile
-from collections.abc import Callable
 
 import keras
 import numpy as np
@@ -17,31 +17,9 @@ from keras import ops
 import kerasrecipes as kr
 from kerasrecipes import diagnostics, pretraining
 from kerasrecipes.schedules import theory
-from tests import references
+from tests import entries, references
+from tests.entry import Entry
 from tests.problems import classes, network, values
-
-SERIALIZABLE = ("optimizer", "layer", "initializer", "schedule")
-
-
-@dataclasses.dataclass
-class Entry:
-    """`kind` decides which contracts apply.
-
-    `equality()` yields triples (ours, reference, relative tolerance). `make(**kwargs)` makes an
-    instance and `model(**kwargs)` a compiled model that uses one, `kwargs` being base arguments
-    of its optimizer. `call(model, x, y)` is an ordinary call. `errors` are triples of a
-    documented exception, a piece of its message, and a call that must raise it. `without_noise`
-    are the base arguments that take randomness out: TensorFlow draws other numbers under XLA.
-    """
-
-    kind: str
-    equality: Callable
-    make: Callable | None = None
-    model: Callable = network
-    call: Callable | None = None
-    errors: list = dataclasses.field(default_factory=list)
-    skip: dict = dataclasses.field(default_factory=dict)
-    without_noise: dict = dataclasses.field(default_factory=dict)
 
 
 def _sgd(**kwargs):
@@ -697,3 +675,10 @@ CATALOG = {
         ],
     ),
 }
+
+PARTS = [
+    importlib.import_module(f"tests.entries.{m.name}")
+    for m in pkgutil.iter_modules(entries.__path__)
+]
+for part in PARTS:
+    CATALOG |= part.ENTRIES

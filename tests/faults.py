@@ -5,7 +5,6 @@ printed, and the exit status is 1.
 """
 
 import concurrent.futures
-import dataclasses
 import os
 import pathlib
 import shutil
@@ -13,30 +12,14 @@ import subprocess
 import sys
 import tempfile
 
+from tests.catalog import PARTS
+from tests.entry import Fault, faults
+
 ROOT = pathlib.Path(__file__).parent.parent
 
 
-@dataclasses.dataclass
-class Fault:
-    """In `kerasrecipes/{file}` the text `right` becomes `wrong`; `test` is what must notice.
-
-    `backend` is the one on which it shows, where it does not show on each.
-    """
-
-    of: tuple
-    file: str
-    right: str
-    wrong: str
-    test: str
-    backend: str | None = None
-
-
-def _faults(of, file, test, *pairs):
-    return [Fault((of,), file, right, wrong, f"tests/{test}") for right, wrong in pairs]
-
-
 FAULTS = [
-    *_faults(
+    *faults(
         "optimizers.PerturbedSGD",
         "optimizers/perturbed_sgd.py",
         "test_optimizers.py",
@@ -46,14 +29,14 @@ FAULTS = [
         ("[0, len(shapes) + 1]", "[0, 0]"),
         ("self.state = current + ops", "self.state = current + 0 * ops"),
     ),
-    *_faults(
+    *faults(
         "optimizers.PerturbedSGD",
         "optimizers/perturbed_sgd.py",
         "test_contracts.py",
         ("self.momentum * velocity - rate", "self.momentum * velocity - 0.5 * rate"),
         ('"radius": self.radius,', ""),
     ),
-    *_faults(
+    *faults(
         "layers.WeightNormalization",
         "layers/weight_normalization.py",
         "test_layers.py",
@@ -76,7 +59,7 @@ FAULTS = [
         "return (rank - 1,)",
         "tests/test_layers.py",
     ),
-    *_faults(
+    *faults(
         "initializers.Sparse",
         "initializers/sparse.py",
         "test_initializers.py",
@@ -84,7 +67,7 @@ FAULTS = [
         ("self.stddev * keep * values", "keep * values"),
         ("ops.argsort(ops.argsort(flat, axis=0), axis=0)", "ops.argsort(flat, axis=0)[::-1] * 0"),
     ),
-    *_faults(
+    *faults(
         "initializers.initialize_from_data",
         "initializers/from_data.py",
         "test_initializers.py",
@@ -94,7 +77,7 @@ FAULTS = [
         ("if layer.trainable]", "]"),
         ("with _without_activation(core):", "if True:"),
     ),
-    *_faults(
+    *faults(
         "schedules.OneCycle",
         "schedules/one_cycle.py",
         "test_schedules.py",
@@ -102,7 +85,7 @@ FAULTS = [
         ("top = warmup * steps - 1.0", "top = warmup * steps"),
         ('ops.minimum(ops.cast(step, "float32"), float(steps - 1))', 'ops.cast(step, "float32")'),
     ),
-    *_faults(
+    *faults(
         "schedules.one_cycle",
         "schedules/one_cycle.py",
         "test_schedules.py",
@@ -157,7 +140,7 @@ FAULTS = [
             ),
         )
     ],
-    *_faults(
+    *faults(
         "data.load",
         "data/load.py",
         "test_data.py",
@@ -165,7 +148,7 @@ FAULTS = [
         ("stratify=digits.target", "stratify=None"),
         ("random_state=0", "random_state=None"),
     ),
-    *_faults(
+    *faults(
         "callbacks.HyperparameterSchedule",
         "callbacks/hyperparameter_schedule.py",
         "test_callbacks.py",
@@ -174,7 +157,7 @@ FAULTS = [
         ("            self._set(epoch)", "            self._set(0)"),
         ("        self.model.optimizer.learning_rate = self.value", "        pass"),
     ),
-    *_faults(
+    *faults(
         "objective.Objective",
         "objective/objective.py",
         "test_objective.py",
@@ -190,7 +173,7 @@ FAULTS = [
         "tests/test_objective.py",
         backend="jax",
     ),
-    *_faults(
+    *faults(
         "inference.reestimate_batch_normalization",
         "inference/batch_statistics.py",
         "test_inference.py",
@@ -199,7 +182,7 @@ FAULTS = [
         ("with restored(model, always=False):", "if True:"),
         ("layer.moving_variance.assign(variance)", "layer.moving_variance.assign(variance**0.5)"),
     ),
-    *_faults(
+    *faults(
         "diagnostics.interpolate",
         "diagnostics/interpolation.py",
         "test_diagnostics.py",
@@ -207,7 +190,7 @@ FAULTS = [
         ("with restored(model):", "if True:"),
         ("            if normalized:", "            if False:"),
     ),
-    *_faults(
+    *faults(
         "diagnostics.find_learning_rate",
         "diagnostics/learning_rate.py",
         "test_diagnostics.py",
@@ -215,13 +198,13 @@ FAULTS = [
         ("model.optimizer.learning_rate = rate", "pass"),
         ("int(np.argmin(smoothed))] / 10", "int(np.argmin(smoothed))]"),
     ),
-    *_faults(
+    *faults(
         "diagnostics.find_learning_rate",
         "diagnostics/learning_rate.py",
         "test_contracts.py",
         ("self.model.reset_metrics()", "pass"),
     ),
-    *_faults(
+    *faults(
         "pretraining.greedy_supervised",
         "pretraining/greedy.py",
         "test_pretraining.py",
@@ -231,7 +214,7 @@ FAULTS = [
         ("keras.layers.Flatten()] if flatten else []", "] if flatten else []"),
         ("if depth < len(stages) - 1:", "if False:"),
     ),
-    *_faults(
+    *faults(
         "methodology.baseline",
         "methodology/split.py",
         "test_baseline.py::test_split_is_stratified_disjoint_and_seeded",
@@ -239,7 +222,7 @@ FAULTS = [
         ("random_state=seed", "random_state=0"),
         ("train_test_split(rest, test", "train_test_split(np.arange(len(y)), test"),
     ),
-    *_faults(
+    *faults(
         "methodology.Baseline",
         "methodology/encode.py",
         "test_baseline.py",
@@ -247,7 +230,7 @@ FAULTS = [
         ("number.get(value, 0)", "number.get(value, 1)"),
         ("np.where(known, column, mean)[:, None]", "column[:, None]"),
     ),
-    *_faults(
+    *faults(
         "methodology.load",
         "methodology/target.py",
         "test_baseline.py",
@@ -258,7 +241,7 @@ FAULTS = [
         ("number[plain(label)] for label", "number[plain(label)] * 0 for label"),
         ('"mean": float(y.mean())', '"mean": 0.0'),
     ),
-]
+] + [fault for part in PARTS for fault in part.FAULTS]
 
 
 def fails(test, backend, fault=None):

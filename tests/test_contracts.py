@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 import kerasrecipes as kr
-from tests.catalog import CATALOG, SERIALIZABLE
+from tests.catalog import CATALOG
+from tests.entry import SERIALIZABLE
 from tests.problems import assert_unchanged, classes, everything, values
 
 BACKEND = keras.config.backend()
