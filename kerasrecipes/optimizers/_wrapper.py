@@ -6,7 +6,7 @@ import keras
 def portable(optimizer):
     """The serialized optimizer under its public name: PyTorch's subclass loads nowhere else."""
     config = keras.saving.serialize_keras_object(optimizer)
-    if config["module"].startswith("keras.src."):
+    if ".backend.torch." in config["module"]:
         config["module"] = "keras.optimizers"
     return config
 
