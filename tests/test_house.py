@@ -82,6 +82,10 @@ def test_setup_lists_every_room():
     listed = set(config["options"]["packages"].split())
     found = {".".join(init.parent.relative_to(ROOT).parts) for init in PACKAGE.rglob("__init__.py")}
     assert listed == found | {"kerasrecipes.recipes"}
+    modules = {path.stem for path in ROOT.glob("*.py")}
+    assert set(config["options"]["py_modules"].split()) == modules
+    command = config["options.entry_points"]["console_scripts"].split("=")[1].strip()
+    assert command.split(":")[0] in modules
     data = {
         f"{package}/{name}"
         for package, names in config["options.package_data"].items()
