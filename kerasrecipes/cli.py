@@ -4,7 +4,7 @@ import argparse
 import shlex
 import sys
 
-SEED = 0
+from kerasrecipes.data.read import BadInput
 
 
 class Parser(argparse.ArgumentParser):
@@ -31,7 +31,7 @@ def parser():
     add.add_argument("--no-header", action="store_true", help="the first row is no header")
     add.add_argument("--task", choices=["classification", "regression"], help="if misrecognised")
     add.add_argument("--out", help="a new folder (default: runs/NAME-N)")
-    add.add_argument("--seed", type=int, default=SEED)
+    add.add_argument("--seed", type=int, default=0)
     add.add_argument("--epochs", type=int, help="by default from the size of the data")
     add.add_argument("--budget", type=float, default=10.0, metavar="MINUTES", help="default 10")
     add.add_argument("--quiet", action="store_true", help="only the table of results")
@@ -65,6 +65,7 @@ def baseline(args, argv):
         command=shlex.join(["kerasrecipes", *argv]),
     )
     print(result)
+    print("{title}. {reason}".format(**result.findings[0]))
     print(f"written to {result.folder}: open report.html; train.py is yours")
     return 130 if result.metrics["ended"] == "interrupted" else 0
 
@@ -95,24 +96,12 @@ def main(argv=None):
     """
     argv = sys.argv[1:] if argv is None else list(argv)
     args = parser().parse_args(argv)
-    try:
-        from kerasrecipes.data.read import BadInput
-    except ImportError as error:
-        return complain(error)
     act = {"baseline": baseline, "predict": predict}.get(args.command, recipes)
     try:
         return act(args, argv)
     except (BadInput, ImportError) as error:
-        return complain(error)
+        print(f"kerasrecipes: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("kerasrecipes: interrupted; nothing was written", file=sys.stderr)
         return 130
-
-
-def complain(error):
-    print(f"kerasrecipes: {' '.join(str(error).split())}", file=sys.stderr)
-    return 2
-
-
-if __name__ == "__main__":
-    sys.exit(main())

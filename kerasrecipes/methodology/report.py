@@ -13,31 +13,31 @@ from kerasrecipes.methodology.scores import confusion, row_losses
 MOST_CLASSES, EXAMPLES, COLUMNS, DOTS = 25, 12, 8, 1500
 
 
-def report(result, raw, outputs, truths, found):
+def report(result, raw, numbers, outputs, truths):
     """The page as text.
 
     Args:
         result: a `Baseline`.
         raw: raw rows and targets of the test part.
+        numbers: where the test rows stand in the data, counted from 0.
         outputs, truths: of the test rows, as `score` takes them.
-        found: the findings.
     """
     metrics, state = result.metrics, result.preprocessing
     target = state["target"]
     images = state["inputs"]["kind"] == "image"
-    worst = np.argsort(-row_losses(truths, outputs), kind="stable")[:EXAMPLES]
+    worst = most_wrong(truths, outputs)
     classes = target.get("classes", [])
     return page(
         title=f"Baseline of {result.name}",
         summary=summary(metrics, target),
-        findings=found,
+        findings=metrics["findings"],
         rows=metrics["rows"],
         comparison=comparison(metrics),
         drawings=drawings(result.history, outputs, truths),
         confusion=heat(truths, outputs, classes) if 0 < len(classes) <= MOST_CLASSES else None,
         pairs=pairs(truths, outputs, classes) if len(classes) > MOST_CLASSES else None,
-        pictures=pictures(raw, outputs, worst, classes) if images else None,
-        wrong=None if images else wrong(raw, outputs, worst, classes),
+        pictures=pictures(raw, numbers, outputs, worst, classes) if images else None,
+        wrong=None if images else wrong(raw, numbers, outputs, worst, classes),
         facts=facts(metrics, state),
     )
 
@@ -97,6 +97,14 @@ def pairs(truths, outputs, classes, most=10):
     return [[classes[i], classes[j], int(counts[i, j])] for i, j in places if counts[i, j]]
 
 
+def most_wrong(truths, outputs):
+    """The rows with the largest losses; of classes only those that are taken for another."""
+    worst = np.argsort(-row_losses(truths, outputs), kind="stable")
+    if outputs.ndim > 1:
+        worst = worst[outputs[worst].argmax(axis=1) != truths[worst]]
+    return worst[:EXAMPLES]
+
+
 def answer(output, row, classes):
     """What the network said of one row."""
     if not classes:
@@ -105,7 +113,7 @@ def answer(output, row, classes):
     return f"{classes[best]} ({output[row, best]:.0%})"
 
 
-def pictures(raw, outputs, worst, classes):
+def pictures(raw, numbers, outputs, worst, classes):
     """The worst images, each a small PNG within the page."""
     from matplotlib.image import imsave
 
@@ -119,16 +127,17 @@ def pictures(raw, outputs, worst, classes):
         imsave(file, image if image.ndim == 2 else image[..., :3], cmap="gray", format="png")
         png = base64.b64encode(file.getvalue()).decode()
         guess = answer(outputs, row, classes)
-        found.append({"row": int(row), "truth": y[row], "guess": guess, "png": png})
+        truth = readable(y[row])
+        found.append({"row": int(numbers[row]), "truth": truth, "guess": guess, "png": png})
     return found
 
 
-def wrong(raw, outputs, worst, classes):
+def wrong(raw, numbers, outputs, worst, classes):
     """The worst rows of a table, with its first columns."""
     columns, y = raw
     names = list(columns)[:COLUMNS]
     rows = [
-        [int(row), readable(y[row]), answer(outputs, row, classes)]
+        [int(numbers[row]), readable(y[row]), answer(outputs, row, classes)]
         + [readable(columns[name][row]) for name in names]
         for row in worst
     ]

@@ -67,6 +67,11 @@ class Baseline:
     name: str = "data"
     folder: str | None = None
 
+    @property
+    def findings(self):
+        """What the run teaches: dicts of title, reason and advice, the weightiest first."""
+        return self.metrics["findings"]
+
     def probabilities(self, x):
         """Probabilities (rows, classes) of raw rows, or the values of a regression.
 

@@ -31,11 +31,11 @@ def run(source, task, seed, epochs, progress):
     """From raw rows to a `Baseline`, and what its report shows of the test rows.
 
     Returns:
-        `(result, raw, outputs, truths, found)`, as `report` takes them.
+        `(result, raw, numbers, outputs, truths)`, as `report` takes them.
     """
     with progress.phase("preparing"):
         task = check(source, task)
-        raw = cut(source, task, seed)
+        raw, numbers = cut(source, task, seed)
         plan = training.plan(source.x, len(raw["training"][1]), seed, epochs)
         state = fit_states(source, *raw["training"], task, plan)
         parts = {name: encoded(part, state) for name, part in raw.items()}
@@ -60,7 +60,8 @@ def run(source, task, seed, epochs, progress):
         "versions": versions(),
     }
     found = findings(result.metrics, result.preprocessing, outputs, truths, repeated)
-    return result, raw["test"], outputs["test"], truths["test"], found
+    result.metrics["findings"] = found
+    return result, raw["test"], numbers, outputs["test"], truths["test"]
 
 
 def check(source, task):
@@ -74,11 +75,13 @@ def check(source, task):
 
 
 def cut(source, task, seed):
-    """Raw rows by part; the data's own test rows where it has some."""
+    """Raw rows by part, the data's own test rows where it has some; the numbers of those."""
     classes = len(np.unique(as_labels(source.y))) if task == "classification" else 0
     rows = split(source.y, seed, classes, source.test is not None)
     parts = {n: (take(source.x, r), source.y[r]) for n, r in zip(PARTS, rows, strict=True)}
-    return parts if source.test is None else {**parts, "test": source.test}
+    if source.test is None:
+        return parts, rows[2]
+    return {**parts, "test": source.test}, np.arange(len(source.test[1]))
 
 
 def fit_states(source, x, y, task, plan):
