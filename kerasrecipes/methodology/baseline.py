@@ -10,7 +10,8 @@ How to use
     >>> result.predict([[2.0, -2.0]]).tolist()
     [True]
 
-    On the command line: `kerasrecipes baseline table.csv --target price`.
+    On the command line: `kerasrecipes baseline table.csv --target price`. With `out` the folder
+    holds the rows `x` and `y` too (data.npz), so that its train.py runs: mind who may read them.
 
 Suggested hyperparameters
     `budget`: 10 minutes; `epochs`: None, that is by the size of the data. Change `seed` to learn
@@ -99,7 +100,7 @@ def baseline_of(source, *, task, out, seed, epochs, budget, quiet, command="kr.b
     result.metrics |= {"command": command, "seconds": progress.seconds}
     if out is not None:
         with progress.phase("writing"):
-            write(result, report(result, *shown), out)
+            write(result, source, report(result, *shown), out)
     return result
 
 

@@ -13,10 +13,11 @@ def as_rows(x, what="x", names=None):
         what: what to call it in an error.
         names: names of a matrix's columns.
     """
-    if hasattr(x, "columns"):
-        x = {str(name): x[name] for name in x.columns}
-    if isinstance(x, dict):
-        x = {str(name): as_column(column) for name, column in x.items()}
+    if hasattr(x, "columns") or isinstance(x, dict):
+        known = list(map(str, x.columns if hasattr(x, "columns") else x))
+        if twice := [name for name in known if known.count(name) > 1]:
+            raise BadInput(f"{what} has two columns named {twice[0]!r}: rename one")
+        x = {str(name): as_column(x[name], name) for name in x}
         if len({len(column) for column in x.values()}) > 1:
             raise BadInput(f"the columns of {what} differ in length")
         empty = not x or not len(next(iter(x.values())))
@@ -35,9 +36,11 @@ def as_rows(x, what="x", names=None):
     return as_images(x, what)
 
 
-def as_column(values):
+def as_column(values, name=""):
     """Float64 with NaN, or text with None."""
     values = np.asarray(values)
+    if values.ndim != 1:
+        raise BadInput(f"column {name!r} must have one value a row, not the shape {values.shape}")
     if values.dtype.kind in "iuf":
         return values.astype("float64")
     import pandas
@@ -58,14 +61,18 @@ def as_images(x, what):
 
 def as_target(y, what="y"):
     """A target of one axis: numbers, or text with None."""
-    y = np.asarray(y)
+    import pandas
+
+    # NumPy would make text of a missing value that stands between words.
+    y = np.asarray(y) if hasattr(y, "shape") else np.array(y, object)
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
     if y.ndim != 1:
         raise BadInput(f"{what} must have one value a row, not the shape {y.shape}")
+    y = pandas.Series(y).infer_objects().to_numpy() if y.dtype == object else y
     if y.dtype.kind in "iufb":
         return y
-    values = [None if v is None or v != v else str(v) for v in y.tolist()]
+    values = [None if v else str(u) for u, v in zip(y.tolist(), pandas.isna(y), strict=True)]
     return np.array(values, object)
 
 
@@ -97,8 +104,12 @@ def match(x, inputs, columns=None):
             + ", ".join(map(repr, lacking[:5]))
             + f": it has {', '.join(list(x)[:8])}"
         )
-    numbers = {name: to_number(x[name]) for name in inputs["numbers"]}
-    return numbers | {name: to_text(x[name]) for name in inputs["categories"]}
+    return alike(x, inputs["numbers"], inputs["categories"])
+
+
+def alike(x, numbers, categories):
+    """The columns that are named, each as a number or as text."""
+    return {n: to_number(x[n]) for n in numbers} | {n: to_text(x[n]) for n in categories}
 
 
 def to_number(column):

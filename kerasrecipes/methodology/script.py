@@ -48,6 +48,19 @@ def rows(x):
     """Images as they are, a matrix as named columns."""
     return {{n: x[:, int(n)].astype("float64") for n in COLUMNS}} if x.ndim == 2 else x
 ''',
+    "columns": '''
+def load():
+    """Raw columns and targets: DATA has an array of each target and of each "x.COLUMN"."""
+    with np.load(DATA) as archive:
+        parts = [archive[n] if n in archive else columns(archive, n) for n in {names}]
+    return parts[0], parts[1], tuple(parts[2:]) or None
+
+
+def columns(archive, part):
+    """Numbers, or text with None where it is empty."""
+    found = {{name: archive[f"{{part}}.{{name}}"] for name in COLUMNS}}
+    return {{n: np.where(c == "", None, c) if c.dtype.kind == "U" else c for n, c in found.items()}}
+''',
 }
 
 MAIN = '''
@@ -63,8 +76,8 @@ def main(seed=SEED):
     )
     keras.utils.set_random_seed(seed)
     model = {network}
-    schedule = OneCycle(LEARNING_RATE, max(4, EPOCHS * -(-len(train[1]) // BATCH)))
-    optimizer = keras.optimizers.AdamW(schedule, weight_decay=WEIGHT_DECAY)
+    rate = cycle(LEARNING_RATE, len(train[1]), BATCH, EPOCHS)
+    optimizer = keras.optimizers.AdamW(rate, weight_decay=WEIGHT_DECAY)
     model.compile(optimizer, loss={loss!r}, metrics={metrics})
     stop = keras.callbacks.EarlyStopping(
         "val_loss", patience={patience}, restore_best_weights=True
@@ -96,7 +109,7 @@ def script(result):
     """The text of train.py."""
     state, metrics = result.preprocessing, result.metrics
     origin, inputs, plan = state["origin"], state["inputs"], state["plan"]
-    kind = "name" if "name" in origin else "table" if "read" in origin else "arrays"
+    kind = kind_of(origin, inputs)
     figure, value = next(iter(metrics["test"].items()))
     packages = ["keras", "kerasrecipes", "scikit-learn"] + ["pandas"] * (kind == "table")
     head = HEAD.format(
@@ -113,6 +126,15 @@ def script(result):
     load = LOADS[kind].format(name=quoted(result.name), names=origin.get("arrays"))
     parts = [head, load, *sources(inputs["kind"], kind), main(state, metrics)]
     return "\n\n".join(part.strip("\n") for part in parts) + "\n"
+
+
+def kind_of(origin, inputs):
+    """Which of LOADS reads the data."""
+    if "name" in origin:
+        return "name"
+    if "read" in origin:
+        return "table"
+    return "columns" if "beside" in origin and inputs["kind"] == "table" else "arrays"
 
 
 def quoted(text):
@@ -159,7 +181,8 @@ def sources(inputs, kind):
         names += [encode.fit_image, encode.encode_image]
     names += [target.fit_target, target.as_labels, target.plain, target.encode_target]
     names += [target.decode_prediction, target.truth, networks.normalize, networks.head]
-    names += [networks.table_network if table else networks.image_network, scores.score]
+    names += [networks.table_network if table else networks.image_network]
+    names += [training.cycle, scores.score]
     return [inspect.getsource(function) for function in names]
 
 

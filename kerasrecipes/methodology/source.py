@@ -9,8 +9,8 @@ import numpy as np
 
 from kerasrecipes._checks import nearest
 from kerasrecipes.data import load as load_named
-from kerasrecipes.data.read import MISSING, BadInput, read_table
-from kerasrecipes.methodology.rows import as_rows, as_target, check_lengths
+from kerasrecipes.data.read import BadInput, read_table
+from kerasrecipes.methodology.rows import alike, as_rows, as_target, check_lengths
 
 NAMED = ("digits", "mnist", "fashion_mnist")
 PARTS = ("x", "y", "x_train", "y_train", "x_test", "y_test")
@@ -36,13 +36,16 @@ def from_anything(data, target=None, header=None):
     Raises:
         BadInput: if it is neither, or cannot be used.
     """
-    if data in NAMED:
-        return from_name(data)
-    if not os.path.exists(data):
+    named = data in NAMED
+    if not named and not os.path.exists(data):
         raise BadInput(missing(data))
-    if os.path.isdir(data):
+    if not named and os.path.isdir(data):
         raise BadInput(f"{data!r} is a folder: name a CSV, TSV or .npz file in it")
-    return from_npz(data) if data.lower().endswith(".npz") else from_table(data, target, header)
+    if not named and not data.lower().endswith(".npz"):
+        return from_table(data, target, header)
+    if target is not None or header is not None:
+        raise BadInput(f"--target and --no-header are for files of text, not for {data!r}")
+    return from_name(data) if named else from_npz(data)
 
 
 def missing(data):
@@ -163,14 +166,32 @@ def from_arrays(x, y, test=None, name="data", origin=None):
             raise BadInput(f"images of {x.shape[1:]} to train, of {test[0].shape[1:]} to test")
         if isinstance(x, dict) and (lacking := [n for n in x if n not in test[0]]):
             raise BadInput(f"the test rows lack the column {lacking[0]!r}")
-    source = Source(name, x, y, test, origin=origin or of_memory(x, test))
+        if isinstance(x, dict):
+            text = [name for name, column in x.items() if column.dtype == object]
+            test = (alike(test[0], [name for name in x if name not in text], text), test[1])
+    source = Source(name, x, y, test, origin=origin or of_memory(test))
     return usable(source) if isinstance(x, dict) else source
 
 
-def of_memory(x, test):
-    """Where train.py is to look for rows that came from no file: the user puts them there."""
-    if isinstance(x, dict) and list(x) != list(map(str, range(len(x)))):
-        read = {"sep": ",", "header": 0, "names": [*x, "y"], "na_values": MISSING}
-        return {"path": "data.csv", "target": "y", "read": read}
+def of_memory(test):
+    """Where train.py finds rows that came from no file: `write` puts them beside it."""
     names = ["x", "y"] if test is None else ["x_train", "y_train", "x_test", "y_test"]
-    return {"path": "data.npz", "arrays": names}
+    return {"path": "data.npz", "arrays": names, "beside": True}
+
+
+def arrays_of(source):
+    """The rows of a source by the names of its origin, a column at a time and without pickle."""
+    arrays, parts = {}, [source.x, source.y, *(source.test or ())]
+    for name, part in zip(source.origin["arrays"], parts, strict=True):
+        if isinstance(part, dict):
+            arrays |= {f"{name}.{column}": plain_array(part[column]) for column in source.x}
+        else:
+            arrays[name] = plain_array(part)
+    return arrays
+
+
+def plain_array(values):
+    """Text in the place of objects, empty where it is missing: no column has empty text."""
+    if values.dtype != object:
+        return values
+    return np.array(["" if value is None else value for value in values.tolist()], str)

@@ -50,7 +50,7 @@ def train(parts, state, plan, progress):
         model = build(data[0], state["inputs"], target, plan)
         compile(model, target, plan.rate)
         plan.rate = find_rate(model, data, plan)
-        shorten(model, data, plan, progress)
+        shorten(model, parts, plan, progress)
     progress.say(f"learning rate {plan.rate:g}, {plan.epochs} epochs of batches of {plan.batch}")
     with progress.phase("training"):
         done = fit(model, data, parts["validation"], target, plan, progress)
@@ -101,14 +101,18 @@ def find_rate(model, data, plan):
     return float(np.clip(float(f"{found.suggestion:.2g}"), 1e-3, 1e-2))
 
 
-def shorten(model, data, plan, progress, cheap=2e7):
+def shorten(model, parts, plan, progress, cheap=2e7):
     """Takes epochs off the plan that the budget has no time for, by measuring a few batches."""
+    data = parts["training"]
     arrays = data[0].values() if isinstance(data[0], dict) else [data[0]]
     if plan.epochs * sum(array.size for array in arrays) < cheap and progress.left() > 60:
         return
-    epoch = seconds_per_batch(model, data, plan) * math.ceil(len(data[1]) / plan.batch)
-    # Validation after each epoch and the tests at the end want their share.
-    possible = max(1, int(progress.left() * 0.8 / epoch))
+    batches = {name: len(part[1]) / plan.batch for name, part in parts.items()}
+    step = seconds_per_batch(model, data, plan)
+    # A forward pass is a third of a step: after each epoch on the validation rows, and at the
+    # end on all. The rest of the margin is for a machine that others use too.
+    epoch = step * (batches["training"] + batches["validation"] / 3)
+    possible = max(1, int(0.8 * (progress.left() - step * sum(batches.values()) / 3) / epoch))
     if possible < plan.epochs:
         progress.say(f"{plan.epochs} epochs of {epoch:.0f} s are too many for the budget")
         plan.epochs = possible
@@ -126,10 +130,14 @@ def seconds_per_batch(model, data, plan, batches=8):
         return (time.monotonic() - start) / batches
 
 
+def cycle(peak, rows, batch, epochs):
+    """The rate over the whole run; four steps are the fewest in which it can rise and fall."""
+    return OneCycle(peak, max(4, epochs * -(-rows // batch)))
+
+
 def fit(model, data, validation, target, plan, progress):
     """Trains; the history, and how it ended."""
-    steps = plan.epochs * math.ceil(len(data[1]) / plan.batch)
-    compile(model, target, OneCycle(plan.rate, max(4, steps)))
+    compile(model, target, cycle(plan.rate, len(data[1]), plan.batch, plan.epochs))
     keras.utils.set_random_seed(plan.seed)
     watch = Watch(progress, plan.epochs)
     stop = keras.callbacks.EarlyStopping(

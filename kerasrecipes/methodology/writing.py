@@ -4,11 +4,14 @@ import csv
 import json
 import os
 
+import numpy as np
+
 from kerasrecipes.methodology.folder import whole_folder
 from kerasrecipes.methodology.script import script
+from kerasrecipes.methodology.source import arrays_of
 
 
-def write(result, page, out):
+def write(result, source, page, out):
     """Writes every part of `result`, and the page of its report, under `out`: all or nothing."""
     with whole_folder(out) as part:
         result.model.save(os.path.join(part, "model.keras"))
@@ -17,6 +20,8 @@ def write(result, page, out):
         write_history(os.path.join(part, "history.csv"), result.history)
         write_text(os.path.join(part, "report.html"), page)
         write_text(os.path.join(part, "train.py"), script(result))
+        if source.origin.get("beside"):
+            np.savez_compressed(os.path.join(part, "data.npz"), **arrays_of(source))
     result.folder = out
 
 
