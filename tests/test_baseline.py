@@ -16,7 +16,17 @@ from kerasrecipes import cli
 from kerasrecipes._report.plots import GREY, inline_svg, lines
 from kerasrecipes._report.table import text_table
 from kerasrecipes.data.read import BadInput, read_table
-from kerasrecipes.methodology import encode, findings, networks, rows, scores, source, target
+from kerasrecipes.methodology import (
+    encode,
+    findings,
+    networks,
+    report,
+    rows,
+    run,
+    scores,
+    source,
+    target,
+)
 from kerasrecipes.methodology.classical import classical_baselines
 from kerasrecipes.methodology.folder import free_folder, whole_folder
 from kerasrecipes.methodology.split import split
@@ -253,6 +263,8 @@ def test_classical_baselines_take_categories_missing_values_and_thin_large_data(
     rare = np.r_[np.zeros(399, int), 1]
     rows_kept = classical.thinned(rare, 100, 0, "classification")
     assert rare[rows_kept].sum() == 1 and len(set(rows_kept)) == len(rows_kept) in (100, 101)
+    assert sorted(rows_kept)[-2] > 200, "the first rows may be of one kind"
+    assert sorted(classical.thinned(rare[-60:], 100, 0, "classification")) == list(range(60))
 
 
 # Plan, findings, folders, drawings
@@ -304,6 +316,15 @@ def test_findings_name_the_gap_first_and_give_the_figure(metrics, repeated, firs
     assert words in str(found)
     sound = metrics_of(0.95, 0.90, train=0.96, held=0.95)
     assert len(findings.findings(sound, state, *right)) == 1
+
+
+def test_finding_of_a_classical_method_without_error():
+    state = {"target": {}, "plan": {"dropout": 0.3}}
+    figures = {"rmse": 0.5, "r2": 0.9}
+    metrics = metrics_of(0, 0) | {"task": "regression", "baselines": {"ridge": {"rmse": 0.0}}}
+    metrics |= {part: figures for part in ("training", "validation", "test")}
+    found = findings.findings(metrics, state, {}, {})
+    assert found[0]["title"] == "Ridge beats the network"
 
 
 def test_finding_of_the_commonest_confusion():
@@ -401,6 +422,7 @@ def test_images_are_learned_served_and_reproduced_by_the_script(tmp_path, monkey
     np.testing.assert_array_equal(
         kr.methodology.load(out).probabilities(x), result.probabilities(x)
     )
+    assert "No test row is wrong." in pathlib.Path(out, "report.html").read_text(encoding="utf-8")
     check_script(out, monkeypatch)
 
 
@@ -412,6 +434,56 @@ def check_script(out, monkeypatch):
     _, found = runpy.run_path("train.py")["main"]()
     for part in ("test", "validation"):
         assert found[part] == pytest.approx(metrics[part], rel=1e-4)
+
+
+def in_memory(kind, count):
+    """Rows as a user may hold them, with labels that a file of text would take for other ones."""
+    import pandas
+
+    i = np.arange(count)
+    y = np.array(["9", "10", "none"], object)[i % 3]
+    if kind == "images":
+        return squares(count)[0], y
+    if kind == "matrix":
+        return np.c_[i % 3, np.ones(count), RNG.normal(size=(count, 2))], y
+    frame = pandas.DataFrame(
+        {"file": i / 7, "empty": None, "a/b": [['u, "', "ö", None][j % 3] for j in i]}
+    )
+    frame["whole"] = pandas.array([None if j % 5 == 0 else j for j in i], "Int64")
+    frame["kind"] = pandas.Categorical.from_codes(i % 4, ["p", "q", "r", "s"])
+    return frame.assign(truth=i % 2 == 0), y
+
+
+@pytest.mark.parametrize(
+    "kind, test_rows", [("matrix", 0), ("matrix", 12), ("frame", 0), ("frame", 12), ("images", 12)]
+)
+def test_script_reads_what_was_given_in_memory(kind, test_rows, tmp_path, monkeypatch):
+    x, y = in_memory(kind, 90)
+    test = in_memory(kind, test_rows) if test_rows else None
+    out = str(tmp_path / "out")
+    kr.baseline(x, y, test_data=test, out=out, epochs=2, quiet=True)
+    check_script(out, monkeypatch)
+    with np.load("data.npz", allow_pickle=False) as archive:
+        assert all(archive[name].dtype != object for name in archive)
+
+
+def test_test_columns_are_of_the_kind_of_the_training_columns():
+    x = {"kind": ["1", "2", "b"] * 10, "n": range(30)}
+    test = {"n": ["3", "oops"], "kind": [1, None]}
+    kept = source.from_arrays(x, np.arange(30) % 2, (test, [0, 1]))
+    assert kept.test[0]["kind"].tolist() == ["1", None]
+    np.testing.assert_array_equal(kept.test[0]["n"], [3, np.nan])
+
+
+def test_report_shows_wrong_rows_alone_and_where_they_stand():
+    outputs = np.array([[0.6, 0.4], [0.4, 0.6], [0.1, 0.9], [0.55, 0.45]])
+    assert report.most_wrong(np.array([0, 0, 0, 1]), outputs).tolist() == [2, 1, 3]
+    assert report.most_wrong(np.array([0, 1, 1, 0]), outputs).tolist() == []
+    assert report.most_wrong(np.array([1.0, 2.0]), np.array([1.0, 0.0])).tolist() == [1, 0]
+    kept = source.from_arrays({"n": np.arange(100.0)}, np.arange(100) % 2)
+    parts, numbers = run.cut(kept, "classification", 0)
+    np.testing.assert_array_equal(parts["test"][0]["n"], numbers)
+    assert len(numbers) == 20
 
 
 def test_table_of_all_kinds_is_learned_served_elsewhere_and_reproduced(tmp_path, monkeypatch):
@@ -479,11 +551,28 @@ def test_too_small_a_budget_takes_epochs_away_and_says_so(monkeypatch):
         (np.zeros((9, 3, 8, 8)), np.arange(9) % 3, "channels first"),
         ({"a": [1, 2], "b": [1]}, [0, 1], "differ in length"),
         (np.zeros((4, 4, 4), object), np.arange(4), "numbers"),
+        ({"a": [1, 2], 1: [1, 2], "1": [1, 2]}, [0, 1], "two columns named '1'"),
+        ({"a": [[1], [2]]}, [0, 1], "one value a row"),
+        (np.eye(4), ["a", "b", float("nan"), "a"], "missing"),
+        (np.eye(2), [0.5, 1.5], "2 rows"),
     ],
 )
 def test_bad_arrays(x, y, words):
     with pytest.raises(ValueError, match=words):
         kr.baseline(x, y, quiet=True)
+
+
+def test_targets_of_objects_are_what_they_hold():
+    import pandas
+
+    assert rows.as_target(np.array([1, 2], object)).dtype == "int64"
+    assert rows.as_target([True, False]).dtype == bool
+    assert rows.as_target([[0.5], [1.5]]).tolist() == [0.5, 1.5]
+    assert rows.as_target(["a", float("nan")]).tolist() == ["a", None]
+    assert rows.as_target(pandas.Series(["a", pandas.NA])).tolist() == ["a", None]
+    train = np.array([0.0, 1.0])
+    with pytest.raises(BadInput, match="fractions"):
+        target.check_test(train, np.array([0.0, 0.5]), "y", "classification")
 
 
 def test_new_rows_are_matched_by_name_place_and_kind():

@@ -5,13 +5,15 @@ import json
 import os
 import pathlib
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
 from kerasrecipes import cli
 from kerasrecipes.data.read import read_table
-from kerasrecipes.methodology import catalogue, load, training
+from kerasrecipes.methodology import catalogue, load, predicting, training
 
 ROWS = 90
 
@@ -104,6 +106,8 @@ def table_cases(folder):
         "NaN pixels": ([str(folder / "nanpixels.npz")], "NaN"),
         "out is taken": ([good, "--out", str(taken)], "exists already"),
         "out is a file's child": ([good, "--out", str(folder / "good.csv" / "x")], "not a folder"),
+        "target of an archive": ([str(folder / "alone.npz"), "--target", "a"], "files of text"),
+        "two rows": ([make("two", ["1,2.5", "3,4.5"], "a,y")], "there are 2 rows"),
         "seed": ([good, "--seed", "-1"], "seed"),
         "epochs": ([good, "--epochs", "0"], "epochs"),
         "budget": ([good, "--budget", "0"], "budget"),
@@ -149,6 +153,8 @@ def test_what_is_written(written):
     assert set(metrics["baselines"]) == {"majority", "logistic_regression", "gradient_boosting"}
     assert metrics["baselines"]["majority"]["accuracy"] == 12 / 18
     assert metrics["rows"] == {"training": 58, "validation": 14, "test": 18}
+    assert [set(found) for found in metrics["findings"][:1]] == [{"title", "reason", "advice"}]
+    assert load(out).findings == metrics["findings"]
     assert {"accuracy"} <= metrics["test"].keys() & metrics["validation"].keys()
     assert metrics["command"].startswith("kerasrecipes baseline ")
     assert set(metrics["seconds"]) >= {"training", "finding the rate", "classical baselines"}
@@ -232,9 +238,21 @@ def test_interrupt_while_training_keeps_what_is_whole(tmp_path, capsys, monkeypa
     argv = ["baseline", table, "--out", str(out), "--epochs", "9", "--quiet"]
     assert cli.main(argv) == 130
     assert signal.getsignal(signal.SIGINT) is before
+    table, finding = capsys.readouterr().out.split("\n\n")[0].splitlines(), load(out).findings[0]
+    assert table[-2] == f"{finding['title']}. {finding['reason']}"
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["ended"] == "interrupted" and metrics["epochs"] == 3
     assert "Training ended before its schedule" in (out / "report.html").read_text()
+
+
+def test_predictions_are_whole_or_absent(tmp_path):
+    def rows():
+        yield ["prediction"]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        predicting.write_rows(rows(), str(tmp_path / "out.csv"))
+    assert not list(tmp_path.iterdir())
 
 
 def test_recipes_are_listed_shown_and_copied(tmp_path, capsys, monkeypatch):
@@ -255,9 +273,76 @@ def test_recipes_are_listed_shown_and_copied(tmp_path, capsys, monkeypatch):
     assert "Did you mean 'small'" in refused(capsys, ["show", "smal"])
     assert cli.main(["run", "small"]) == 0
     assert capsys.readouterr().out == "ran\n"
+    (recipes / "small.py").write_text("raise OSError('no network')")
+    assert "no network" in refused(capsys, ["run", "small"])
 
 
 def test_recipes_of_this_checkout_are_found():
     root = pathlib.Path(__file__).parent.parent / "recipes"
     files = {path.stem for path in root.glob("*.py")} - {"__init__"}
     assert files and files <= set(catalogue.names())
+
+
+START = """
+import sys
+
+class Hiding:
+    def __init__(self, finder):
+        self.finder = finder
+
+    def find_spec(self, name, *rest):
+        hidden = name.split(".")[0] in {hidden!r}
+        return None if hidden else self.finder.find_spec(name, *rest)
+
+    def __getattr__(self, name):
+        return getattr(self.finder, name)
+
+sys.meta_path = [Hiding(finder) for finder in sys.meta_path]
+import kerasrecipes_command
+sys.exit(kerasrecipes_command.main())
+"""
+
+
+def started(home, installed, *argv, **variables):
+    """The command in a process in which only some of the backends are to be found."""
+    hidden = {"tensorflow", "jax", "torch"} - set(installed)
+    kept = {k: v for k, v in os.environ.items() if k not in ("KERAS_BACKEND", "KERAS_HOME")}
+    return subprocess.run(
+        [sys.executable, "-c", START.format(hidden=hidden), *argv],
+        env=kept | {"HOME": str(home)} | variables,
+        cwd=pathlib.Path(__file__).parent.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    "installed, chosen, line",
+    [
+        ((), {}, "no backend is installed: pip install 'kerasrecipes[tensorflow,report]'"),
+        (
+            ("jax",),
+            {"KERAS_BACKEND": "torch"},
+            "KERAS_BACKEND=torch is not installed: pip install 'kerasrecipes[torch,report]' or "
+            "choose jax",
+        ),
+        (
+            ("jax", "torch"),
+            {"KERAS_BACKEND": "numpy"},
+            "KERAS_BACKEND=numpy is not known: choose jax, torch",
+        ),
+    ],
+)
+def test_backend_that_is_not_installed_is_one_line(tmp_path, installed, chosen, line):
+    done = started(tmp_path, installed, "baseline", **chosen)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", f"kerasrecipes: {line}\n")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_installed_backend_is_taken_in_the_place_of_one_that_is_not(tmp_path, backend):
+    other = next(name for name in ("tensorflow", "jax", "torch") if name != backend)
+    (tmp_path / "keras.json").write_text(json.dumps({"backend": other}))
+    done = started(tmp_path, [backend], "list", KERAS_HOME=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert [line.split(":")[0] for line in done.stdout.splitlines()] == catalogue.names()

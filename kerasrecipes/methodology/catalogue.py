@@ -77,10 +77,13 @@ def copy_recipe(name, destination=None):
 
 
 def run_recipe(name):
-    """Runs a recipe with its own settings and prints what its `main` returns."""
+    """Runs a recipe with its own settings."""
     path = path_of(name)
     sys.argv = [path]
-    runpy.run_path(path, run_name="__main__")
+    try:
+        runpy.run_path(path, run_name="__main__")
+    except OSError as error:  # data that cannot be downloaded: the message says what to do
+        raise BadInput(str(error)) from error
     return 0
 
 

@@ -140,4 +140,4 @@ def thinned(y, count, seed, task):
     """Some of the rows at random, with at least one of each class."""
     order = np.random.default_rng(seed).permutation(len(y))
     first = np.unique(y[order], return_index=True)[1] if task == "classification" else []
-    return order[np.unique([*first, *range(count)]).astype(int)]
+    return order[np.unique([*first, *range(min(count, len(y)))]).astype(int)]

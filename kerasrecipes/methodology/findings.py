@@ -52,8 +52,10 @@ def against_classical(metrics):
         close = abs(ours - theirs) <= noise
     else:
         ours = metrics["test"]["rmse"]
-        ahead, behind, close = ours < theirs, ours > 1.05 * theirs, abs(ours / theirs - 1) < 0.05
-        reason = f"RMSE {ours:.4g} of the network against {theirs:.4g} ({ours / theirs - 1:+.1%})."
+        ahead, behind = ours < theirs, ours > 1.05 * theirs
+        close = abs(ours - theirs) < 0.05 * theirs
+        reason = f"RMSE {ours:.4g} of the network against {theirs:.4g}"
+        reason += f" ({ours / theirs - 1:+.1%})." if theirs else "."
     if behind:
         return finding(
             f"{label.capitalize()} beats the network",

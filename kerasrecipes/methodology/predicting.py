@@ -3,7 +3,6 @@
 import csv
 import os
 import sys
-import tempfile
 
 from kerasrecipes.data.read import BadInput, read_table
 from kerasrecipes.methodology.result import load
@@ -74,14 +73,12 @@ def write_rows(rows, out):
     if out is None:
         csv.writer(sys.stdout, lineterminator="\n").writerows(rows)
         return
-    folder = os.path.dirname(os.path.abspath(out))
     try:
-        with tempfile.NamedTemporaryFile(
-            "w", dir=folder, encoding="utf-8", newline="", delete=False
-        ) as file:
-            csv.writer(file).writerows(rows)
-        # A link fails where a file has come to be meanwhile; a rename would replace it.
-        os.link(file.name, out)
-        os.unlink(file.name)
+        with open(out, "x", encoding="utf-8", newline="") as file:
+            try:
+                csv.writer(file).writerows(rows)
+            except BaseException:
+                os.unlink(out)
+                raise
     except OSError as error:
         raise BadInput(f"{out!r} cannot be written: {error.strerror}") from error

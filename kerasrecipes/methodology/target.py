@@ -26,6 +26,10 @@ def check_known(y, name):
 
 def check_target(y, task, name="y"):
     """Raises BadInput if `y`, known everywhere, cannot be learned as this task."""
+    if len(y) < 3:
+        raise BadInput(
+            f"there are {len(y)} rows, and training, validation and test need one each: get more"
+        )
     if task == "regression":
         if y.dtype.kind not in "biuf":
             raise BadInput(
@@ -96,6 +100,8 @@ def check_test(y, test, name, task):
         raise BadInput("the targets to train and to test are of two kinds, text and numbers")
     if task == "regression":
         return
+    if test.dtype.kind == "f" and np.any(np.mod(test, 1)):
+        raise BadInput("the targets to test have fractions, so they are no classes")
     known = {plain(label) for label in as_labels(y)}
     unknown = [label for label in {plain(v) for v in as_labels(test)} if label not in known]
     if unknown:
