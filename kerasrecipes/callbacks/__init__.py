@@ -1,5 +1,6 @@
 """Callbacks, one file each."""
 
+from kerasrecipes.callbacks.continuation import Continuation
 from kerasrecipes.callbacks.hyperparameter_schedule import HyperparameterSchedule
 
-__all__ = ["HyperparameterSchedule"]
+__all__ = ["Continuation", "HyperparameterSchedule"]
