@@ -1,11 +1,25 @@
 """Knobs: scalars that compiled code reads, found by name, so that a callback can turn them."""
 
+import math
+
 import keras
 from keras import ops
 
 from kerasrecipes import _backend
-from kerasrecipes._checks import nearest
+from kerasrecipes._checks import nearest, number
 from kerasrecipes._model.calls import sublayers
+from kerasrecipes.optimizers.inject_hyperparams import (
+    bounds,
+    check_movable,
+    checked,
+    follow,
+    inject,
+    locate,
+    names_of,
+    parts,
+    refused,
+    release,
+)
 
 
 class Knob:
@@ -16,6 +30,19 @@ class Knob:
         self.name = name
         self.variable = variable
 
+    def prepare(self):
+        """Makes training read the variable; nothing is changed before."""
+
+    def check(self, value):
+        """`value` as a float, if the knob may take it."""
+        try:
+            found = float(ops.convert_to_numpy(value))
+        except (TypeError, ValueError):
+            found = math.nan
+        if not math.isfinite(found):
+            raise ValueError(f"{self.name!r} must be a finite number. Received: {value}")
+        return found
+
     def read(self):
         """The value now, as a float."""
         _backend.sync(self.model)
@@ -23,20 +50,87 @@ class Knob:
 
     def write(self, value):
         """Sets the value that the next step reads."""
+        value = self.check(value)
         # An assignment made while JAX's state lies outside the variables would be lost.
         _backend.sync(self.model)
-        self.variable.assign(float(value))
+        self.variable.assign(value)
+
+
+class _LayerKnob(Knob):
+    """A knob of a layer; layers of this package know how far it may be turned."""
+
+    def __init__(self, model, layer, attribute):
+        name = f"{layer.name}.{attribute}"
+        super().__init__(model, name, getattr(layer, attribute))
+        declared = getattr(type(layer), attribute, None)
+        self.low, self.high = getattr(declared, "low", None), getattr(declared, "high", None)
+
+    def check(self, value):
+        return number(self.name, super().check(value), self.low, self.high)
+
+
+class _LossKnob(Knob):
+    def __init__(self, model, loss):
+        super().__init__(model, f"{loss.name}.coefficient", loss.coefficient)
+        self.loss = loss
+
+    def prepare(self):
+        self.loss.attach(self.model)
+        self.variable = self.loss.coefficient
+
+
+class OptimizerKnob(Knob):
+    """A hyperparameter of the optimizer or of one inside it; `schedule` may run in its steps."""
+
+    def __init__(self, model, name):
+        optimizer = model.optimizer
+        if isinstance(optimizer, keras.optimizers.MultiOptimizer) and not parts(optimizer)[1:]:
+            # Which optimizers a function of the variable returns is known only now.
+            optimizer.build(model.trainable_variables)
+        part, self.hyperparameter = locate(optimizer, name)
+        check_movable(part, self.hyperparameter)
+        super().__init__(model, name, getattr(part, self.hyperparameter))
+        self.part = part
+        self.follows = False
+
+    def check(self, value):
+        return checked(self.name, value, bounds(self.part, self.hyperparameter))
+
+    def prepare(self, schedule=None):
+        changed = inject(self.model.optimizer, self.part, self.hyperparameter)
+        self.variable = getattr(self.part, self.hyperparameter)
+        if schedule is not None:
+            changed |= follow(self.part, self.hyperparameter, schedule)
+            self.follows = True
+        if changed and self.model.train_function is not None:
+            # An earlier fit has compiled the number itself into the step.
+            self.model.make_train_function(force=True)
+
+    def read(self):
+        value = super().read()
+        if self.follows and refused(self.part, self.hyperparameter):
+            raise ValueError(
+                f"The schedule of {self.name!r} left the bounds of a finite number that may "
+                f"stand there during this epoch. The last good value, {value}, was kept."
+            )
+        return value
+
+    def release(self):
+        """Ends the schedule; the last value stays."""
+        _backend.sync(self.model)
+        release(self.part, self.hyperparameter)
 
 
 def find_knob(model, target):
-    """The knob of a compiled `model` that `target` names.
+    """The knob of a compiled `model` that `target` names, ready to be turned.
 
     Args:
         model: a compiled `keras.Model`.
-        target: "layer_name.attribute", where the attribute is a scalar `keras.Variable` of a
-            layer, nested ones too; "loss_name.coefficient" or the loss itself for a loss that
-            owns a coefficient; or a `keras.Variable` that the model, its optimizer or its
-            metrics own.
+        target: the name of a hyperparameter of the optimizer, which is injected, such as
+            "momentum", or "sgd.momentum" where several optimizers have one;
+            "layer_name.attribute", where the attribute is a scalar `keras.Variable` of a layer,
+            nested ones too; "loss_name.coefficient" or the loss itself for a loss that owns a
+            coefficient; or a `keras.Variable` that the model, its optimizer or its metrics own.
 
     Returns:
         A `Knob`.
@@ -45,7 +139,14 @@ def find_knob(model, target):
         TypeError: if `target` is none of these.
         ValueError: if compiled code would not see a change of `target`.
     """
-    losses = [loss for loss in _parts(getattr(model, "loss", None)) if hasattr(loss, "attach")]
+    knob = locate_knob(model, target)
+    knob.prepare()
+    return knob
+
+
+def locate_knob(model, target):
+    """As `find_knob`, but nothing is changed before `knob.prepare()`."""
+    losses = _losses(model)
     if hasattr(target, "attach"):
         if not any(loss is target for loss in losses):
             raise ValueError(
@@ -53,42 +154,46 @@ def find_knob(model, target):
                 "with: training does not read its coefficient. Give it to "
                 "`model.compile(loss=...)`."
             )
-        return _of_loss(model, target)
+        return _LossKnob(model, target)
     if isinstance(target, keras.Variable):
         return _of_variable(model, target, losses)
     if not isinstance(target, str):
         raise TypeError(
-            '`target` must be a string such as "layer_name.knob", a keras.Variable, or a loss '
-            f"with a coefficient. Received: {target!r}"
+            '`target` must be a string such as "momentum" or "layer_name.knob", a '
+            f"keras.Variable, or a loss with a coefficient. Received: {target!r}"
         )
     return _of_name(model, target, losses)
 
 
-def _parts(loss):
-    return keras.tree.flatten(loss) if isinstance(loss, (list, tuple, dict)) else [loss]
-
-
-def _of_loss(model, loss):
-    loss.attach(model)
-    return Knob(model, f"{loss.name}.coefficient", loss.coefficient)
+def _losses(model):
+    """The losses of the compiled model that own a coefficient."""
+    loss = getattr(model, "loss", None)
+    parts = keras.tree.flatten(loss) if isinstance(loss, (list, tuple, dict)) else [loss]
+    return [loss for loss in parts if hasattr(loss, "attach")]
 
 
 def _of_variable(model, variable, losses):
     for loss in losses:
         if loss.coefficient is variable:
-            return _of_loss(model, loss)
-    for layer in [model, *sublayers(model)]:
-        for attribute, value in vars(layer).items():
-            if value is variable and not attribute.startswith("_"):
-                return _checked(model, f"{layer.name}.{attribute}", variable)
-    return _checked(model, variable.path, variable)
+            return _LossKnob(model, loss)
+    for layer, attribute in _of_layers(model).values():
+        if getattr(layer, attribute) is variable:
+            return _checked(model, _LayerKnob(model, layer, attribute))
+    for part in parts(model.optimizer):
+        for name in names_of(part):
+            if getattr(part, name, None) is variable:
+                return OptimizerKnob(model, f"{part.name}.{name}")
+    return _checked(model, Knob(model, variable.path, variable))
 
 
 def _of_name(model, target, losses):
     owner, _, attribute = target.rpartition(".")
+    if not owner or any(owner == part.name for part in parts(model.optimizer)):
+        return OptimizerKnob(model, target)
     found = [loss for loss in losses if loss.name == owner] if attribute == "coefficient" else []
     layers = [layer for layer in sublayers(model) if layer.name == owner]
     found += [layer for layer in layers if hasattr(layer, attribute)]
+    known = knob_names(model)
     if len(found) > 1:
         raise ValueError(
             f"{len(found)} parts of {model.name!r} are called {owner!r}: give the variable or "
@@ -96,22 +201,23 @@ def _of_name(model, target, losses):
         )
     if not found:
         raise ValueError(
-            f"Nothing that training reads is called {target!r}.{nearest(target, _names(model))} "
-            f"Known: {', '.join(_names(model)) or 'none'}."
+            f"Nothing that training reads is called {target!r}.{nearest(target, known)} "
+            f"Known: {', '.join(known) or 'none'}."
         )
-    if found[0] in losses:
-        return _of_loss(model, found[0])
+    if any(found[0] is loss for loss in losses):
+        return _LossKnob(model, found[0])
     value = getattr(found[0], attribute)
     if not isinstance(value, keras.Variable):
         raise ValueError(
             f"{target!r} is {value!r}, no keras.Variable: compiled code has taken it in as a "
-            f"constant and would not see a change.{nearest(target, _names(model))} "
-            f"Known: {', '.join(_names(model)) or 'none'}."
+            f"constant and would not see a change.{nearest(target, known)} "
+            f"Known: {', '.join(known) or 'none'}."
         )
-    return _checked(model, target, value)
+    return _checked(model, _LayerKnob(model, found[0], attribute))
 
 
-def _checked(model, name, variable):
+def _checked(model, knob):
+    name, variable = knob.name, knob.variable
     if tuple(variable.shape) != () or not keras.backend.is_float_dtype(variable.dtype):
         raise ValueError(
             f"{name!r} must be a scalar float variable. Received: shape "
@@ -124,17 +230,23 @@ def _checked(model, name, variable):
             "metrics: compiled code would not see a change. Create it with `add_weight` in a "
             "layer of the model."
         )
-    return Knob(model, name, variable)
+    return knob
 
 
-def _names(model):
-    """All names that stand for a knob."""
-    losses = [loss for loss in _parts(getattr(model, "loss", None)) if hasattr(loss, "attach")]
-    return [f"{loss.name}.coefficient" for loss in losses] + [
-        f"{layer.name}.{attribute}"
+def _of_layers(model):
+    """name -> (layer, attribute) of all scalars of layers that no gradient moves."""
+    return {
+        f"{layer.name}.{attribute}": (layer, attribute)
         for layer in sublayers(model)
         for attribute, value in vars(layer).items()
         if isinstance(value, keras.Variable)
         and tuple(value.shape) == ()
+        and keras.backend.is_float_dtype(value.dtype)
+        and not value.trainable
         and not attribute.startswith("_")
-    ]
+    }
+
+
+def knob_names(model):
+    """The names of all knobs of the losses and layers."""
+    return [*(f"{loss.name}.coefficient" for loss in _losses(model)), *_of_layers(model)]

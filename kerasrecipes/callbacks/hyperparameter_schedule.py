@@ -1,129 +1,170 @@
-"""Schedule of a hyperparameter within one `fit`, heard by the very next batch.
+"""Schedule of a hyperparameter or knob within one `fit`, heard by the very next batch.
 
 How to use
     >>> import keras, numpy as np
     >>> from kerasrecipes.callbacks import HyperparameterSchedule
     >>> model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
-    >>> model.compile(keras.optimizers.SGD(), loss="mse")
+    >>> model.compile(keras.optimizers.SGD(momentum=0.9), loss="mse")
     >>> halve = HyperparameterSchedule("learning_rate", lambda epoch: 0.5**epoch, per="epoch")
+    >>> rising = keras.optimizers.schedules.PolynomialDecay(0.5, 5, end_learning_rate=0.75)
     >>> x = np.zeros((8, 1))
-    >>> history = model.fit(x, x, epochs=3, callbacks=[halve], verbose=0)
+    >>> callbacks = [halve, HyperparameterSchedule("momentum", rising)]
+    >>> history = model.fit(x, x, batch_size=4, epochs=3, callbacks=callbacks, verbose=0)
     >>> history.history["learning_rate"]
     [1.0, 0.5, 0.25]
+    >>> [round(value, 2) for value in history.history["momentum"]]
+    [0.55, 0.65, 0.75]
 
 Suggested hyperparameters
-    `per`: "batch" for warm-up and one-cycle, "epoch" for decay in steps.
-    `schedule`: any Keras schedule or function; `schedules.OneCycle` for short runs.
+    `target`: "momentum", "weight_decay", "beta_1", "clipnorm", ... of a stock optimizer;
+    "layer_name.knob", "loss_name.coefficient", a scalar variable. `schedule`: a Keras schedule
+    where there is one, since it runs inside the compiled step; for one-cycle the pair
+    `schedules.one_cycle(...)` with the targets ("learning_rate", "momentum"). `per`: "batch" for
+    warm-up and one-cycle, "epoch" for decay in steps.
 
 When not to use
-    For the rate alone from a Keras schedule: hand it to the optimizer, where it runs inside the
-    compiled step. A callback per batch brings the state to the host at each batch.
+    For the rate alone from a Keras schedule: hand it to the optimizer. A function of your own
+    per batch runs on the host, and under JAX brings the state there at each batch: prefer a
+    Keras schedule or per="epoch" where speed counts.
 
 Technical details
-    per="batch": the schedule is called with `optimizer.iterations` before each batch, a count
-    that goes on over a second `fit` and a resumed run, and counts updates, not batches, under
-    gradient accumulation. per="epoch": it is called with the epoch's index, which begins at
-    `initial_epoch`. The value is written into the optimizer's variable, which compiled code
-    reads, after JAX's state has been brought into the model; nothing is compiled again. The
-    last value stays after `fit`, and it stands in the logs under the target's name.
+    per="batch": the schedule is called with `optimizer.iterations`, a count that goes on over a
+    second `fit` and a resumed run, and counts updates, not batches, under gradient accumulation.
+    per="epoch": it is called with the epoch's index, which begins at `initial_epoch`.
+
+    A Keras schedule of a hyperparameter of the optimizer per batch is evaluated by the optimizer
+    itself, also with `steps_per_execution` > 1. Everything else is evaluated on the host and
+    written into the variable that compiled code reads, after JAX's state has been brought into
+    the model; per batch this needs `steps_per_execution` = 1. Hyperparameters are injected
+    before the first batch (see `optimizers.inject_hyperparams`, also for what is saved); after
+    an earlier `fit` this costs one compilation, and nothing is compiled again after that.
+
+    The last value stays after `fit`. It stands in the logs under the target's name: at the end
+    of an epoch, and of each batch if the host set it. The first value is checked before training
+    and the others as they come; inside the step a bad one is not taken, the last good one stays,
+    and the error comes at the epoch's end. If `fit` ends by an error or Ctrl-C, a schedule inside
+    the step goes on in a later `fit` until the value is set by hand.
 
 Attribution
     Parameter scheduling inside one run: fastai's ParamScheduler and optax's
     inject_hyperparams.
 """
 
-import math
-
 import keras
 from keras import ops
 
 from kerasrecipes._checks import one_of
+from kerasrecipes.callbacks._knobs import OptimizerKnob, locate_knob
 
 
 class HyperparameterSchedule(keras.callbacks.Callback):
-    """Sets a hyperparameter of the optimizer before each batch or epoch.
+    """Sets a hyperparameter or knob before each batch or epoch.
 
     Args:
-        target: "learning_rate".
+        target: the name of a hyperparameter of the optimizer ("momentum"; "sgd.momentum" where
+            several optimizers have one), "layer_name.attribute" of a scalar variable,
+            "loss_name.coefficient", such a loss, a scalar `keras.Variable` that the model or
+            its optimizer owns, or a tuple of these.
         schedule: a `keras.optimizers.schedules.LearningRateSchedule` or a function of the
             number of updates (per="batch") or of the epoch's index (per="epoch") that returns a
-            finite number, not negative.
+            finite number; for a hyperparameter of the optimizer not negative, and at most 1 for
+            momentum and its kin. For a tuple of targets a tuple of as many.
         per: "batch" or "epoch".
 
     Raises:
         TypeError: if `schedule` cannot be called.
-        ValueError: if `target` or `per` is unknown; before training if the optimizer's rate is a
-            schedule already, if the first value is no finite number >= 0, or if a schedule per
+        ValueError: if `per` is unknown or there are not as many schedules as targets; before
+            training if a target is unknown or compiled code would not see it, if the optimizer's
+            rate is a schedule already, if the first value is bad, or if what runs on the host per
             batch meets `steps_per_execution` > 1; during training if a later value is bad.
     """
 
     def __init__(self, target, schedule, per="batch"):
         super().__init__()
-        self.target = one_of("target", target, ("learning_rate",))
+        self.target = target
         self.per = one_of("per", per, ("batch", "epoch"))
-        if not callable(schedule):
-            raise TypeError(
-                "`schedule` must be a Keras schedule or a function of one number. "
-                f"Received: {schedule!r}. For a constant write `lambda step: {schedule!r}`."
+        several = isinstance(target, (tuple, list))
+        self._targets = list(target) if several else [target]
+        self._schedules = list(schedule) if isinstance(schedule, (tuple, list)) else [schedule]
+        for one in self._schedules:
+            if not callable(one):
+                raise TypeError(
+                    "`schedule` must be a Keras schedule or a function of one number. "
+                    f"Received: {one!r}. For a constant write `lambda step: {one!r}`."
+                )
+        if len(self._targets) != len(self._schedules) or not self._targets:
+            raise ValueError(
+                "There must be one schedule for each target. Received: "
+                f"target={target!r}, schedule={schedule!r}."
             )
         self.schedule = schedule
 
     def on_train_begin(self, logs=None):
         model = self.model
-        if self.per == "batch" and (model.steps_per_execution or 1) > 1:
-            raise ValueError(
-                f"A schedule of {self.target!r} per batch needs steps_per_execution=1, since "
-                "callbacks do not run between the steps of one execution. Received: "
-                f"steps_per_execution={model.steps_per_execution}. Hand a Keras schedule to the "
-                'optimizer, or use per="epoch".'
-            )
-        try:
-            before = float(ops.convert_to_numpy(model.optimizer.learning_rate))
-            model.optimizer.learning_rate = before
-        except (AttributeError, TypeError) as error:
-            raise ValueError(
-                f"The optimizer's {self.target} is a schedule already, or there are several, "
-                "which no callback can set. Compile one optimizer with a float: it is only the "
-                "start."
-            ) from error
-        if self.per == "batch":
-            self._value(self._step())
+        knobs = [locate_knob(model, target) for target in self._targets]
+        pairs = list(zip(knobs, self._schedules, strict=True))
+        inside = [self._runs_inside(knob, schedule) for knob, schedule in pairs]
+        for (knob, schedule), by_optimizer in zip(pairs, inside, strict=True):
+            if self.per == "batch":
+                if not by_optimizer and (model.steps_per_execution or 1) > 1:
+                    raise ValueError(
+                        f"This schedule of {knob.name!r} per batch needs steps_per_execution=1, "
+                        "since callbacks do not run between the steps of one execution. "
+                        f"Received: steps_per_execution={model.steps_per_execution}. Use "
+                        'per="epoch", or a Keras schedule of a hyperparameter of the optimizer.'
+                    )
+                self._value(knob, schedule, self._step())
+        self._inside, self._outside, self._values = [], [], {}
+        for (knob, schedule), by_optimizer in zip(pairs, inside, strict=True):
+            if by_optimizer:
+                knob.prepare(schedule)
+                self._inside.append(knob)
+            else:
+                knob.prepare()
+                self._outside.append((knob, schedule))
 
     def on_epoch_begin(self, epoch, logs=None):
         if self.per == "epoch":
             self._set(epoch)
 
     def on_train_batch_begin(self, batch, logs=None):
-        if self.per == "batch":
+        if self.per == "batch" and self._outside:
             self._set(self._step())
 
     def on_train_batch_end(self, batch, logs=None):
-        self._log(logs)
+        if logs is not None:
+            logs.update(self._values)
 
     def on_epoch_end(self, epoch, logs=None):
-        self._log(logs)
+        reached = {knob.name: knob.read() for knob in self._inside}
+        if logs is not None:
+            logs.update(self._values | reached)
+
+    def on_train_end(self, logs=None):
+        for knob in self._inside:
+            knob.release()
+
+    def _runs_inside(self, knob, schedule):
+        kinds = keras.optimizers.schedules.LearningRateSchedule
+        return (
+            self.per == "batch" and isinstance(knob, OptimizerKnob) and isinstance(schedule, kinds)
+        )
 
     def _step(self):
         # Reading `self.model` brings JAX's state into it: a value assigned before is lost there.
         return int(ops.convert_to_numpy(self.model.optimizer.iterations))
 
-    def _value(self, step):
-        given = self.schedule(step)
+    def _value(self, knob, schedule, step):
+        given = schedule(step)
         try:
-            value = float(ops.convert_to_numpy(given))
-        except (TypeError, ValueError):
-            value = math.nan
-        if not math.isfinite(value) or value < 0:
+            return knob.check(given)
+        except ValueError as error:
             raise ValueError(
-                f"The schedule of {self.target!r} returned {given} at {self.per} {step}: it must "
-                "return a finite number, not negative."
-            )
-        return value
+                f"The schedule of {knob.name!r} returned {given} at {self.per} {step}: {error}"
+            ) from error
 
     def _set(self, step):
-        self.value = self._value(step)
-        self.model.optimizer.learning_rate = self.value
-
-    def _log(self, logs):
-        if logs is not None:
-            logs[self.target] = self.value
+        for knob, schedule in self._outside:
+            value = self._value(knob, schedule, step)
+            knob.write(value)
+            self._values[knob.name] = value
