@@ -480,6 +480,9 @@ def test_report_shows_wrong_rows_alone_and_where_they_stand():
     assert report.most_wrong(np.array([0, 0, 0, 1]), outputs).tolist() == [2, 1, 3]
     assert report.most_wrong(np.array([0, 1, 1, 0]), outputs).tolist() == []
     assert report.most_wrong(np.array([1.0, 2.0]), np.array([1.0, 0.0])).tolist() == [1, 0]
+    for shape in ((1, 1), (5, 1), (4, 4, 1), (4, 4, 2), (4, 4, 4)):
+        pictures = report.pictures((np.ones((1, *shape)), ["a"]), [7], outputs, [0], ["a", "b"])
+        assert (pictures[0]["row"], pictures[0]["truth"]) == (7, "a")
     kept = source.from_arrays({"n": np.arange(100.0)}, np.arange(100) % 2)
     parts, numbers = run.cut(kept, "classification", 0)
     np.testing.assert_array_equal(parts["test"][0]["n"], numbers)
@@ -555,6 +558,8 @@ def test_too_small_a_budget_takes_epochs_away_and_says_so(monkeypatch):
         ({"a": [[1], [2]]}, [0, 1], "one value a row"),
         (np.eye(4), ["a", "b", float("nan"), "a"], "missing"),
         (np.eye(2), [0.5, 1.5], "2 rows"),
+        (np.diag([1, 1, -1.7e308]), [0, 0, 1], "column '2' has a number beyond 1e.150"),
+        (np.eye(3), [0.5, 1.5, 1e200], "the target 'y' has a number beyond"),
     ],
 )
 def test_bad_arrays(x, y, words):

@@ -120,11 +120,10 @@ def pictures(raw, numbers, outputs, worst, classes):
     images, y = raw
     found = []
     for row in worst:
-        image = np.squeeze(np.asarray(images[row], "float64"))
-        span = np.ptp(image) or 1.0
+        image = np.atleast_3d(np.asarray(images[row], "float64"))
+        image = image[..., :3] if image.shape[-1] > 2 else image[..., 0]
         file = io.BytesIO()
-        image = (image - image.min()) / span
-        imsave(file, image if image.ndim == 2 else image[..., :3], cmap="gray", format="png")
+        imsave(file, (image - image.min()) / (np.ptp(image) or 1.0), cmap="gray", format="png")
         png = base64.b64encode(file.getvalue()).decode()
         guess = answer(outputs, row, classes)
         truth = readable(y[row])

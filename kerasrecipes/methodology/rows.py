@@ -76,6 +76,15 @@ def as_target(y, what="y"):
     return np.array(values, object)
 
 
+def check_size(values, what, most=1e150):
+    """Raises BadInput for numbers whose squares are too large for a float."""
+    if values.dtype.kind == "f" and np.any(np.abs(values[np.isfinite(values)]) > most):
+        raise BadInput(
+            f"{what} has a number beyond {most:g}: leave it empty if it stands for a missing one, "
+            "or rescale"
+        )
+
+
 def check_lengths(x, y, what):
     """Raises BadInput unless there is one target for each row."""
     rows = len(next(iter(x.values()))) if isinstance(x, dict) else len(x)

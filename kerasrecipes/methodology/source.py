@@ -10,7 +10,7 @@ import numpy as np
 from kerasrecipes._checks import nearest
 from kerasrecipes.data import load as load_named
 from kerasrecipes.data.read import BadInput, read_table
-from kerasrecipes.methodology.rows import alike, as_rows, as_target, check_lengths
+from kerasrecipes.methodology.rows import alike, as_rows, as_target, check_lengths, check_size
 
 NAMED = ("digits", "mnist", "fashion_mnist")
 PARTS = ("x", "y", "x_train", "y_train", "x_test", "y_test")
@@ -102,6 +102,7 @@ def usable(source):
     """Without the columns that cannot help: one value only, or text that hardly recurs."""
     source.columns = list(source.x)
     for name, column in list(source.x.items()):
+        check_size(column, f"column {name!r}")
         if not helps(column):
             del source.x[name]
             source.ignored.append(name)

@@ -3,6 +3,7 @@
 import numpy as np
 
 from kerasrecipes.data.read import BadInput
+from kerasrecipes.methodology.rows import check_size
 
 
 def recognise(y):
@@ -35,6 +36,7 @@ def check_target(y, task, name="y"):
             raise BadInput(
                 f"the target {name!r} is no number (as {y[0]!r}): use --task classification"
             )
+        check_size(y, f"the target {name!r}")
         if np.ptp(y.astype("float64")) == 0:
             raise BadInput(f"the target {name!r} is always {y[0]:g}: there is nothing to learn")
         return
