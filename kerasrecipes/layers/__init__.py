@@ -1,5 +1,19 @@
 """Layers that Keras lacks, one file a method."""
 
+from kerasrecipes.layers.annealed_dropout import AnnealedDropout
+from kerasrecipes.layers.annealed_gaussian_noise import AnnealedGaussianNoise
+from kerasrecipes.layers.batch_renormalization import BatchRenormalization
+from kerasrecipes.layers.concept_loss import ConceptLoss
+from kerasrecipes.layers.gaussian_blur_2d import GaussianBlur2D
+from kerasrecipes.layers.mollified_activation import MollifiedActivation
 from kerasrecipes.layers.weight_normalization import WeightNormalization
 
-__all__ = ["WeightNormalization"]
+__all__ = [
+    "AnnealedDropout",
+    "AnnealedGaussianNoise",
+    "BatchRenormalization",
+    "ConceptLoss",
+    "GaussianBlur2D",
+    "MollifiedActivation",
+    "WeightNormalization",
+]
