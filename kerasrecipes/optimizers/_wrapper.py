@@ -1,6 +1,7 @@
 """An optimizer around another one: what the wrappers of this room share."""
 
 import keras
+from keras import ops
 
 
 def portable(optimizer):
@@ -70,8 +71,26 @@ class Wrapper(keras.optimizers.Optimizer):
     def scale_loss(self, loss):
         return self.inner_optimizer.scale_loss(loss)
 
+    def exclude_from_weight_decay(self, var_list=None, var_names=None):
+        self.inner_optimizer.exclude_from_weight_decay(var_list, var_names)
+
+    @property
+    def _model_variables_moving_average(self):
+        # keras.callbacks.SwapEMAWeights looks one wrapper deep, and LossScaleOptimizer is one.
+        return self.inner_optimizer._model_variables_moving_average
+
     def finalize_variable_values(self, var_list):
+        try:
+            for variable in var_list:
+                ops.convert_to_tensor(variable)
+        except (TypeError, RuntimeError):
+            # After an error in a step JAX's variables are empty or deleted. An exception from
+            # here would hide that error.
+            return
         self.inner_optimizer.finalize_variable_values(var_list)
+        # With `use_ema` JAX would hold one buffer as average and as variable: the next fit fails.
+        for variable in var_list:
+            variable.assign(ops.copy(ops.convert_to_tensor(variable)))
 
     def get_config(self):
         return {"name": self.name, "inner_optimizer": portable(self.inner_optimizer)}
