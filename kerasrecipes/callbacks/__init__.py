@@ -1,7 +1,15 @@
 """Callbacks, one file each."""
 
+from kerasrecipes.callbacks.batch_size_schedule import BatchSizeSchedule
 from kerasrecipes.callbacks.continuation import Continuation
+from kerasrecipes.callbacks.curriculum import Curriculum
 from kerasrecipes.callbacks.hyperparameter_monitor import HyperparameterMonitor
 from kerasrecipes.callbacks.hyperparameter_schedule import HyperparameterSchedule
 
-__all__ = ["Continuation", "HyperparameterMonitor", "HyperparameterSchedule"]
+__all__ = [
+    "BatchSizeSchedule",
+    "Continuation",
+    "Curriculum",
+    "HyperparameterMonitor",
+    "HyperparameterSchedule",
+]
