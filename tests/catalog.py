@@ -442,7 +442,12 @@ CATALOG = {
         equality=_descent_equality,
         make=lambda: _HS("learning_rate", _halving),
         errors=[
-            (ValueError, "Did you mean 'learning_rate'", lambda *_: _HS("learnin_rate", _halving)),
+            (
+                ValueError,
+                "Did you mean 'learning_rate'",
+                lambda m, x, y: m.fit(x, y, callbacks=[_HS("learnin_rate", _halving)]),
+            ),
+            (ValueError, "for each target", lambda *_: _HS(("momentum", "rho"), _halving)),
             (ValueError, "one of 'batch', 'epoch'", lambda *_: _HS("learning_rate", len, "step")),
             (TypeError, "a function of one number", lambda *_: _HS("learning_rate", 0.1)),
             (ValueError, "finite number, not negative", _fit_with(lambda step: float("nan"))),

@@ -152,10 +152,10 @@ FAULTS = [
         "callbacks.HyperparameterSchedule",
         "callbacks/hyperparameter_schedule.py",
         "test_callbacks.py",
-        ("logs[self.target] = self.value", "pass"),
+        ("logs.update(self._values | reached)", "pass"),
         ("return int(ops.convert_to_numpy(self.model.optimizer.iterations))", "return 0"),
         ("            self._set(epoch)", "            self._set(0)"),
-        ("        self.model.optimizer.learning_rate = self.value", "        pass"),
+        ("            knob.write(value)", "            pass"),
     ),
     *faults(
         "objective.Objective",

@@ -71,12 +71,17 @@ class _LayerKnob(Knob):
 
 class _LossKnob(Knob):
     def __init__(self, model, loss):
-        super().__init__(model, f"{loss.name}.coefficient", loss.coefficient)
+        self.model = model
+        self.name = f"{loss.name}.coefficient"
         self.loss = loss
 
     def prepare(self):
         self.loss.attach(self.model)
-        self.variable = self.loss.coefficient
+
+    @property
+    def variable(self):
+        # A loss may take over the variable of its forerunner when it is attached.
+        return self.loss.coefficient
 
 
 class OptimizerKnob(Knob):
@@ -88,13 +93,15 @@ class OptimizerKnob(Knob):
             # Which optimizers a function of the variable returns is known only now.
             optimizer.build(model.trainable_variables)
         part, self.hyperparameter = locate(optimizer, name)
-        check_movable(part, self.hyperparameter)
+        # Under JAX and PyTorch `fit` has built the optimizer before any callback is asked.
+        check_movable(part, self.hyperparameter, built=True)
         super().__init__(model, name, getattr(part, self.hyperparameter))
         self.part = part
+        self.limits = bounds(part, self.hyperparameter)
         self.follows = False
 
     def check(self, value):
-        return checked(self.name, value, bounds(self.part, self.hyperparameter))
+        return checked(self.name, value, self.limits)
 
     def prepare(self, schedule=None):
         changed = inject(self.model.optimizer, self.part, self.hyperparameter)

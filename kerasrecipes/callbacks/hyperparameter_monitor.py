@@ -25,8 +25,8 @@ Technical details
     At the end of each epoch the logs gain the value that the last step used: of a
     `LearningRateSchedule` that at the count before it, while Keras's own callbacks log the rate
     of the next step. Logged are the optimizer's `learning_rate`, its `momentum`, `weight_decay`
-    and clipping where it has them, what was injected or scheduled, scalars of layers that no
-    gradient trains ("layer_name.attribute") and coefficients of losses
+    and clipping where it has them, what was injected, scalar variables of its own, scalars of
+    layers that no gradient trains ("layer_name.attribute") and coefficients of losses
     ("loss_name.coefficient"). With several optimizers the name of each comes before. Without a
     schedule it shows the rate as a callback has set it.
 
@@ -37,6 +37,7 @@ Attribution
 import keras
 from keras import ops
 
+from kerasrecipes import _backend
 from kerasrecipes._checks import nearest
 from kerasrecipes.callbacks._knobs import knob_names, locate_knob
 from kerasrecipes.optimizers.inject_hyperparams import inner, names_of, parts
@@ -63,6 +64,15 @@ class HyperparameterMonitor(keras.callbacks.Callback):
         self.names = names
 
     def on_train_begin(self, logs=None):
+        model = self.model
+        optimizers = parts(model.optimizer)
+        several = len([part for part in optimizers if not inner(part)]) > 1
+        self._hyperparameters = {
+            f"{part.name}.{name}" if several else name: (part, name)
+            for part in optimizers
+            for name in names_of(part)
+        }
+        self._knobs = [locate_knob(model, name) for name in knob_names(model)]
         known = self._values()
         for name in self.names or ():
             if name not in known:
@@ -76,21 +86,13 @@ class HyperparameterMonitor(keras.callbacks.Callback):
             logs.update({name: found[name] for name in self.names or found})
 
     def _values(self):
-        model = self.model
-        found = _of_optimizer(model.optimizer)
-        return found | {name: locate_knob(model, name).read() for name in knob_names(model)}
-
-
-def _of_optimizer(optimizer):
-    leaves = [part for part in parts(optimizer) if not inner(part)]
-    several, found = len(leaves) > 1, {}
-    for part in parts(optimizer):
-        prefix = f"{part.name}." if several else ""
-        for name in names_of(part):
+        _backend.sync(self.model)
+        found = {knob.name: knob.read() for knob in self._knobs}
+        for label, (part, name) in self._hyperparameters.items():
             value = _last_rate(part) if name == "learning_rate" else getattr(part, name, None)
             if value is not None and (name in _ALWAYS or isinstance(value, keras.Variable)):
-                found[prefix + name] = float(ops.convert_to_numpy(value))
-    return found
+                found[label] = float(ops.convert_to_numpy(value))
+        return found
 
 
 def _last_rate(optimizer):

@@ -93,6 +93,7 @@ class _Injected:
     """What an optimizer's class gains with its first injection."""
 
     _schedules = {}
+    _limits = {}
     _slots_unless_zero = ()
     _plain = False
 
@@ -112,7 +113,7 @@ class _Injected:
             release(self, name)
         held = vars(self).get(name)
         if isinstance(held, Hyperparameter) and not isinstance(value, keras.Variable):
-            held.assign(checked(name, value, bounds(self, name)))
+            held.assign(checked(name, value, self._limits[name]))
         else:
             super().__setattr__(name, value)
 
@@ -209,7 +210,7 @@ def locate(optimizer, name):
     return found[0]
 
 
-def check_movable(optimizer, name):
+def check_movable(optimizer, name, built):
     """Raises a ValueError that names the reason if compiled steps would not see a change."""
     value, own = getattr(optimizer, name, None), type(optimizer).__name__
     reason = None
@@ -228,13 +229,13 @@ def check_movable(optimizer, name):
     elif value is None and name != "weight_decay":
         reason = f"it is None. Start with {own}({name}=...), which is only the first value"
     elif isinstance(value, (bool, int)) and name not in _FLOATS:
-        reason = "it is taken in when the optimizer is built"
+        reason = f"it is {value!r}: what is no float is taken in when the optimizer is built"
     elif value is not None and not isinstance(value, (int, float)):
         reason = f"it is {value!r}, no number"
-    elif optimizer.built and value == 0 and _zero_has_fewer_slots(optimizer, name):
+    elif built and value == 0 and _zero_has_fewer_slots(optimizer, name):
         reason = (
-            "it was 0 when the optimizer was built, so that there are no slots for it. Start "
-            f"with {own}({name}=...) > 0, or inject before the first step"
+            f"it is 0, with which {own} is built without slots for it. Start with "
+            f"{own}({name}=...) > 0, or compile with inject_hyperparams({own}(...), {name!r})"
         )
     if reason:
         raise ValueError(f"{name!r} of {own} cannot be moved: {reason}.")
@@ -255,11 +256,15 @@ def _zero_has_fewer_slots(optimizer, name):
 
 def bounds(optimizer, name):
     """The lowest and the highest value that hyperparameter `name` may take."""
-    low = _SMALLEST if name in _CLIPS else 0.0
-    if name not in (*_FLOATS, "learning_rate", "epsilon") and getattr(optimizer, name) is not None:
-        # Some exponents and coefficients are negative by design.
-        low = low if float(ops.convert_to_numpy(getattr(optimizer, name))) >= 0 else -_LARGEST
-    return low, 1.0 if name in _AT_MOST_ONE else _LARGEST
+    known = getattr(optimizer, "_limits", {}).get(name)
+    if known:
+        return known
+    value = getattr(optimizer, name)
+    # Some exponents and coefficients are negative by design.
+    negative = value is not None and float(ops.convert_to_numpy(value)) < 0
+    low = -_LARGEST if negative else _SMALLEST if name in _CLIPS else 0.0
+    own = isinstance(value, keras.Variable)
+    return low, 1.0 if name in _AT_MOST_ONE and not own else _LARGEST
 
 
 def checked(name, value, limits):
@@ -283,6 +288,7 @@ def inject(optimizer, part, name):
     for holder in parts(optimizer):
         if part in parts(holder) and not isinstance(holder, _Injected):
             object.__setattr__(holder, "__class__", _injected_class(type(holder)))
+    vars(part)["_limits"] = {**part._limits, name: bounds(part, name)}
     value = getattr(part, name)
     if isinstance(value, keras.Variable):
         return False
@@ -307,7 +313,7 @@ def follow(optimizer, name, schedule):
         scheduled = _scalar(Unsaved, optimizer, f"{name}_scheduled", 1.0)
         setattr(optimizer, f"_{name}_scheduled", scheduled)
     scheduled.assign(1.0)
-    entry = {name: (schedule, scheduled, bounds(optimizer, name))}
+    entry = {name: (schedule, scheduled, optimizer._limits[name])}
     vars(optimizer)["_schedules"] = {**optimizer._schedules, **entry}
     return True
 
@@ -352,7 +358,7 @@ def inject_hyperparams(optimizer, names):
     schedules = given if isinstance(given, dict) else dict.fromkeys(given)
     found = [(*locate(optimizer, name), schedule) for name, schedule in schedules.items()]
     for part, name, schedule in found:
-        check_movable(part, name)
+        check_movable(part, name, part.built)
         if schedule is not None:
             if not isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule):
                 raise TypeError(

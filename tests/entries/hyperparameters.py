@@ -1,0 +1,202 @@
+"""Hyperparameters that move within one fit: entries, planted faults, and the NumPy loops."""
+
+import keras
+import numpy as np
+from keras import ops
+
+import kerasrecipes as kr
+from tests.entry import Entry, faults
+from tests.problems import network, values
+
+
+def numpy_sgd(w, g, slots, t, rate, momentum=0.0, nesterov=False, decay=0.0):
+    (m,) = slots or (0.0,)
+    w = w - w * decay * rate
+    m = momentum * m - rate * g
+    return w + (momentum * m - rate * g if nesterov else m), (m,)
+
+
+def numpy_adam(w, g, slots, t, rate, beta_1=0.9, beta_2=0.999, epsilon=1e-7, decay=0.0):
+    m, v = slots or (0.0, 0.0)
+    w = w - w * decay * rate
+    m = beta_1 * m + (1 - beta_1) * g
+    v = beta_2 * v + (1 - beta_2) * g**2
+    rate = rate * np.sqrt(1 - beta_2**t) / (1 - beta_1**t)
+    return w - rate * m / (np.sqrt(v) + epsilon), (m, v)
+
+
+def numpy_rmsprop(w, g, slots, t, rate, rho=0.9, epsilon=1e-7):
+    (v,) = slots or (0.0,)
+    v = rho * v + (1 - rho) * g**2
+    return w - rate * g / np.sqrt(v + epsilon), (v,)
+
+
+def clipped(gradients, clipnorm=None, global_clipnorm=None):
+    if clipnorm is not None:
+        norms = [np.linalg.norm(g) for g in gradients]
+        return [g * clipnorm / max(n, clipnorm) for g, n in zip(gradients, norms, strict=True)]
+    if global_clipnorm is not None:
+        norm = np.sqrt(sum((g**2).sum() for g in gradients))
+        return [g * min(global_clipnorm / norm, 1.0) for g in gradients]
+    return gradients
+
+
+def numpy_trajectory(x, y, weights, parts, rule, settings):
+    """Weights after each step of least squares on rows `parts[i]` with `settings(i)`."""
+    (w, b), slots, seen = [np.array(v, "float64") for v in weights], [(), ()], []
+    for i, rows in enumerate(parts):
+        chosen = dict(settings(i))
+        factor, coefficient = chosen.pop("factor", 1.0), chosen.pop("coefficient", 1.0)
+        clip = {name: chosen.pop(name, None) for name in ("clipnorm", "global_clipnorm")}
+        inputs = factor * x[rows]
+        residual = coefficient * 2 * (inputs @ w + b - y[rows]) / len(inputs)
+        gradients = clipped([inputs.T @ residual, residual.sum(0)], **clip)
+        w, slots[0] = rule(w, gradients[0], slots[0], i + 1, **chosen)
+        b, slots[1] = rule(b, gradients[1], slots[1], i + 1, **chosen)
+        seen.append((w, b))
+    return seen
+
+
+def _inject_equality():
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(12, 3)), rng.normal(size=(12, 1))
+    start = [rng.normal(size=(3, 1)), rng.normal(size=(1,))]
+    parts = [slice(4 * i, 4 * i + 4) for i in (0, 1, 2)]
+    momenta = (0.9, 0.5, 0.1)
+    seen = numpy_trajectory(
+        x, y, start, parts, numpy_sgd, lambda i: {"rate": 0.1, "momentum": momenta[i]}
+    )
+    optimizer = kr.optimizers.inject_hyperparams(keras.optimizers.SGD(0.1, 0.9), "momentum")
+    w, b = [keras.Variable(v, dtype="float32") for v in start]
+    for rows, momentum, expected in zip(parts, momenta, seen, strict=True):
+        optimizer.momentum = momentum
+        inputs = ops.convert_to_tensor(x[rows], "float32")
+        residual = 2 * (ops.matmul(inputs, w) + b - ops.convert_to_tensor(y[rows], "float32")) / 4
+        gradients = [ops.matmul(ops.transpose(inputs), residual), ops.sum(residual, 0)]
+        optimizer.apply([g if BACKEND != "torch" else g.detach() for g in gradients], [w, b])
+        for ours, reference in zip(values([w, b]), expected, strict=True):
+            yield ours, reference, 1e-5
+
+
+BACKEND = keras.config.backend()
+
+
+def _monitor_equality():
+    rate = keras.optimizers.schedules.ExponentialDecay(0.5, 1, 0.5)
+    model = network(optimizer=keras.optimizers.SGD(rate, momentum=0.25, weight_decay=0.125))
+    x = np.zeros((8, 6), "float32")
+    logs = model.fit(x, x[:, 0], batch_size=4, epochs=2, verbose=0, callbacks=[_monitor()]).history
+    yield logs["learning_rate"], [0.5 * 0.5**1, 0.5 * 0.5**3], 1e-6
+    yield logs["momentum"], [0.25, 0.25], 1e-7
+    yield logs["weight_decay"], [0.125, 0.125], 1e-7
+
+
+_monitor = kr.callbacks.HyperparameterMonitor
+_inject = kr.optimizers.inject_hyperparams
+
+
+def _built_without_momentum():
+    optimizer = keras.optimizers.SGD(0.1)
+    optimizer.build([keras.Variable([1.0])])
+    return optimizer
+
+
+def _two():
+    pairs = {"a": keras.optimizers.SGD(momentum=0.5, name="one")}
+    default = keras.optimizers.SGD(momentum=0.5, name="two")
+    return keras.optimizers.MultiOptimizer(keras.optimizers.OptimizerMap(default, pairs))
+
+
+def _refusal(message, optimizer, names):
+    return (ValueError, message, lambda *_: _inject(optimizer(), names))
+
+
+_ON_JAX = [
+    _refusal("'clipvalue' of Adam .* JAX", lambda: keras.optimizers.Adam(clipvalue=1), "clipvalue"),
+    _refusal("'l1_regu.*' of Ftrl .* JAX", keras.optimizers.Ftrl, "l1_regularization_strength"),
+]
+
+ENTRIES = {
+    "optimizers.inject_hyperparams": Entry(
+        kind="tool",
+        equality=_inject_equality,
+        errors=[
+            (TypeError, "Keras optimizer", lambda *_: _inject("sgd", "momentum")),
+            (
+                TypeError,
+                "a LearningRateSchedule",
+                lambda *_: _inject(keras.optimizers.SGD(momentum=0.5), {"momentum": len}),
+            ),
+            _refusal("Did you mean 'momentum'", keras.optimizers.SGD, "momentun"),
+            _refusal("one of one.momentum, two.momentum", _two, "momentum"),
+            _refusal("without slots", _built_without_momentum, "momentum"),
+            _refusal(r"Start with SGD\(clipnorm", keras.optimizers.SGD, "clipnorm"),
+            _refusal("taken in when", keras.optimizers.SGD, "nesterov"),
+            _refusal("use_ema=True", keras.optimizers.SGD, "ema_momentum"),
+            _refusal(
+                "LossScaleOptimizer",
+                lambda: keras.optimizers.SGD(loss_scale_factor=2.0),
+                "loss_scale_factor",
+            ),
+            _refusal("only once", keras.optimizers.Adagrad, "initial_accumulator_value"),
+            _refusal(
+                "a schedule already",
+                lambda: keras.optimizers.SGD(kr.schedules.OneCycle(0.1, 10)),
+                "learning_rate",
+            ),
+            _refusal(
+                "at most 1",
+                lambda: keras.optimizers.SGD(momentum=0.5),
+                {"momentum": kr.schedules.OneCycle(50.0, 10)},
+            ),
+            *(_ON_JAX if BACKEND == "jax" else []),
+        ],
+    ),
+    "callbacks.HyperparameterMonitor": Entry(
+        kind="callback",
+        equality=_monitor_equality,
+        make=_monitor,
+        errors=[
+            (TypeError, "list of strings", lambda *_: _monitor("momentum")),
+            (
+                ValueError,
+                "Did you mean 'momentum'",
+                lambda m, x, y: m.fit(x, y, verbose=0, callbacks=[_monitor(["momentun"])]),
+            ),
+        ],
+    ),
+}
+
+_OPTIMIZER = "optimizers/inject_hyperparams.py"
+FAULTS = [
+    *faults(
+        "optimizers.inject_hyperparams",
+        _OPTIMIZER,
+        "test_hyperparameters.py",
+        ("if not (self._plain and isinstance(v, Unsaved))]", "]"),
+        ("config[name] = sys.float_info.min", "pass"),
+        ('"keras.optimizers" if cls.__module__.startswith("keras.") else', "True and"),
+        ("ops.where(ops.logical_and(on > 0, good), given, now)", "ops.where(on > 0, given, now)"),
+        ("ops.logical_and(on > 0, good), given", "good, given"),
+        ("schedule(ops.convert_to_tensor(self.iterations))", "schedule(self._iterations)"),
+        ("keras.saving.get_custom_objects()[registered] = cls", "pass"),
+        ("        if name in self._schedules:\n            release(self, name)\n", ""),
+    ),
+    *faults(
+        "callbacks.HyperparameterSchedule",
+        "callbacks/hyperparameter_schedule.py",
+        "test_hyperparameters.py",
+        ("            knob.release()", "            pass"),
+        ("reached = {knob.name: knob.read() for knob in self._inside}", "reached = {}"),
+        ('if self.per == "batch" and self._outside:', "if False:"),
+    ),
+    *faults(
+        "callbacks.HyperparameterMonitor",
+        "callbacks/hyperparameter_monitor.py",
+        "test_hyperparameters.py",
+        ("count.assign(max(now - 1, 0))", "pass"),
+        ("        count.assign(now)", "        pass"),
+        ('f"{part.name}.{name}" if several else name', "name"),
+        ("for name in knob_names(model)]", "for name in []]"),
+    ),
+]
