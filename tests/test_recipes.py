@@ -60,6 +60,14 @@ def test_copied_alone_runs_on_small_data(name, tmp_path, capsys):
 # (docs/evidence.md) a margin of about their spread: a failure says that something changed.
 
 
+def batch_renorm_noniid(accuracy):
+    for norm in ("batch norm", "batch renorm", "group norm"):
+        assert accuracy[f"{norm}, all classes"] > 0.87
+    assert accuracy["batch norm, two classes"] < 0.4
+    assert accuracy["batch renorm, two classes"] > 0.82
+    assert accuracy["group norm, two classes"] > 0.86
+
+
 def deep_sigmoid_greedy(errors):
     tuned = errors["classical, greedy and tuned"]
     assert errors["classical, end to end"] >= 8900
@@ -100,6 +108,7 @@ def finetune_image(found):
 CLAIMS = {
     one.__name__: one
     for one in (
+        batch_renorm_noniid,
         char_rnn,
         deep_sigmoid_greedy,
         finetune_image,
