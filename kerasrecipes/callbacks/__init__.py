@@ -5,6 +5,7 @@ from kerasrecipes.callbacks.continuation import Continuation
 from kerasrecipes.callbacks.curriculum import Curriculum
 from kerasrecipes.callbacks.hyperparameter_monitor import HyperparameterMonitor
 from kerasrecipes.callbacks.hyperparameter_schedule import HyperparameterSchedule
+from kerasrecipes.callbacks.swap_accepted_weights import SwapAcceptedWeights
 
 __all__ = [
     "BatchSizeSchedule",
@@ -12,4 +13,5 @@ __all__ = [
     "Curriculum",
     "HyperparameterMonitor",
     "HyperparameterSchedule",
+    "SwapAcceptedWeights",
 ]

@@ -39,7 +39,7 @@ from keras import ops
 from kerasrecipes._checks import integer, number
 
 
-class _Draws(keras.random.SeedGenerator):
+class Draws(keras.random.SeedGenerator):
     """Successive seeds from a given state, without a variable: safe in a branch of `cond`."""
 
     def __init__(self, state):
@@ -135,7 +135,7 @@ class PerturbedSGD(keras.optimizers.Optimizer):
         shapes = [tuple(v.shape) for v in variables]
         kicks = ops.cond(
             due,
-            lambda: uniform_in_ball(shapes, self.radius, _Draws(state)),
+            lambda: uniform_in_ball(shapes, self.radius, Draws(state)),
             lambda: [ops.zeros(shape, "float32") for shape in shapes],
         )
         for variable, kick in zip(variables, kicks, strict=True):

@@ -1,0 +1,193 @@
+"""Validation, checkpoints and other callbacks see the accepted weights, not the trial point.
+
+How to use
+    >>> import keras
+    >>> from kerasrecipes.callbacks import SwapAcceptedWeights
+    >>> from kerasrecipes.optimizers import SAM
+    >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    >>> model.compile(SAM("sgd"), loss="mse")
+    >>> x = keras.ops.ones((32, 2))
+    >>> callbacks = [SwapAcceptedWeights(), keras.callbacks.EarlyStopping(patience=3)]  # first
+    >>> history = model.fit(x, x[:, :1], validation_split=0.5, callbacks=callbacks, verbose=0)
+
+Suggested hyperparameters
+    `every_batch`: None, which swaps around each batch only where another callback looks at
+    batches. True where a Ctrl-C between two batches must find the accepted weights too.
+
+When not to use
+    With an optimizer that takes its gradients at the weights it stands on: it is refused. To
+    average weights, use Keras's `use_ema` and `SwapEMAWeights`.
+
+Technical details
+    SAM and ParameterBlur ask for the next gradient away from the accepted weights, so between
+    batches the model holds a trial point. This callback exchanges the two, bit for bit: the
+    accepted weights are in from validation, or the end of the epoch, to the next epoch's begin,
+    and after an exception in a step. The trajectory is the same bits with and without it. It
+    must come first in the list, since callbacks run in its order.
+
+    A checkpoint taken while the accepted weights are in holds the trial point in the optimizer:
+    a fit that goes on from it with this callback (`BackupAndRestore` too) makes the same steps
+    as the uninterrupted one. If the weights were set otherwise after a fit, the next one starts
+    a new pair from them.
+
+    Swapping costs one read of a flag an epoch and two copies of the weights. Where another
+    callback has batch hooks (`ModelCheckpoint(save_freq=100)`, `LambdaCallback`) it is done
+    around each batch, so that they see the accepted weights (on JAX, before a batch they see the
+    trial point); each batch then waits for the step to end.
+
+    After an exception on TensorFlow and PyTorch the weights are swapped as it passes; without
+    `every_batch`, a Ctrl-C that falls between two steps leaves the trial point in, and
+    `model.optimizer.hold_accepted()` puts the accepted one back. On JAX `fit` itself ends with
+    the accepted weights; where an exception has emptied the variables there is nothing to swap.
+
+Attribution
+    After Keras's `SwapEMAWeights`, which does this for averaged weights.
+"""
+
+import functools
+import inspect
+
+import keras
+
+from kerasrecipes.optimizers._trial import trial_optimizers
+
+_QUIET = (keras.callbacks.History, keras.callbacks.ProgbarLogger)
+
+
+def _looks_at_batches(callback):
+    quiet = isinstance(callback, _QUIET) or getattr(callback, "async_safe", False)
+    if quiet or getattr(callback, "save_freq", None) == "epoch":
+        return False
+    hooks = [(getattr(callback, name), name) for name in ("on_train_batch_end", "on_batch_end")]
+    return any(
+        getattr(hook, "__func__", hook) is not getattr(keras.callbacks.Callback, name)
+        for hook, name in hooks
+    )
+
+
+class SwapAcceptedWeights(keras.callbacks.Callback):
+    """Puts the accepted weights in wherever training is looked at, and the trial point back.
+
+    Args:
+        every_batch: True swaps around each batch, False around epochs only, None where another
+            callback of the list has hooks for batches.
+
+    Raises:
+        TypeError: if `every_batch` is neither None nor a boolean.
+        ValueError: before training, if the model's optimizer has no trial point, or if this
+            callback is not the first of the list.
+    """
+
+    def __init__(self, every_batch=None):
+        super().__init__()
+        if every_batch not in (None, True, False):
+            raise TypeError(
+                f"`every_batch` must be None, True or False. Received: every_batch={every_batch!r}"
+            )
+        self.every_batch = every_batch
+        self._fitting = False
+        self._swapped = []
+        # PyTorch's `fit` fetches data outside the step, where an error could not be caught.
+        self._always = keras.config.backend() == "torch" if every_batch is None else every_batch
+        self._hook(self._always)
+
+    def on_train_begin(self, logs=None):
+        self._optimizers()
+        # Keras tells a callback nothing of the others: the list is that of the caller.
+        caller = inspect.currentframe().f_back.f_locals.get("self")
+        others = []
+        if isinstance(caller, keras.callbacks.CallbackList):
+            if caller.callbacks[0] is not self:
+                raise ValueError(
+                    "SwapAcceptedWeights must come first in `callbacks`, since those before it "
+                    "would see the trial point. Received it after "
+                    f"{type(caller.callbacks[0]).__name__}."
+                )
+            others = caller.callbacks[1:]
+        if self.every_batch is None:
+            self._hook(self._always or any(_looks_at_batches(callback) for callback in others))
+
+    def _hook(self, batches):
+        # Hooks for batches only where they are needed: where a callback of the list has one,
+        # Keras waits for each step. (It looks at the list before training begins.)
+        if batches:
+            self.on_train_batch_begin = self._trial_in
+            self.on_train_batch_end = self._accepted_in
+        else:
+            vars(self).pop("on_train_batch_begin", None)
+            vars(self).pop("on_train_batch_end", None)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._fitting = True
+        self._guard()
+        self._trial_in()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._accepted_in()
+
+    def on_train_end(self, logs=None):
+        self._release()
+
+    def on_test_begin(self, logs=None):
+        self._look()
+
+    def on_test_end(self, logs=None):
+        self._looked()
+
+    def on_predict_begin(self, logs=None):
+        self._look()
+
+    def on_predict_end(self, logs=None):
+        self._looked()
+
+    def _look(self):
+        self._swapped = self._accepted_in()
+
+    def _looked(self):
+        # Within `fit` the accepted weights stay in until the next epoch.
+        if not self._fitting:
+            for optimizer in self._swapped:
+                optimizer.hold_trial()
+        self._swapped = []
+
+    def _optimizers(self):
+        # Reading `self.model` brings JAX's state into it.
+        found = trial_optimizers(self.model.optimizer)
+        if not found:
+            raise ValueError(
+                "SwapAcceptedWeights needs an optimizer that takes its gradients away from the "
+                "accepted weights, such as SAM or ParameterBlur. "
+                f"Received: {type(self.model.optimizer).__name__}."
+            )
+        return found
+
+    def _accepted_in(self, *args, **kwargs):
+        return [optimizer for optimizer in self._optimizers() if optimizer.hold_accepted()]
+
+    def _trial_in(self, *args, **kwargs):
+        for optimizer in self._optimizers():
+            optimizer.hold_trial()
+
+    def _guard(self):
+        """An exception in a step calls no callback: the step itself must put the weights back."""
+        step = self.model.train_function
+        if hasattr(step, "unguarded") or keras.config.backend() == "jax":
+            return
+
+        @functools.wraps(step)
+        def guarded(*args):
+            try:
+                return step(*args)
+            except BaseException:
+                self._accepted_in()
+                self._release()
+                raise
+
+        guarded.unguarded = step
+        self.model.train_function = guarded
+
+    def _release(self):
+        self._fitting = False
+        step = self.model.train_function
+        if hasattr(step, "unguarded"):
+            self.model.train_function = step.unguarded
