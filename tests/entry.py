@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from tests.problems import network
 
-SERIALIZABLE = ("optimizer", "layer", "initializer", "schedule")
+SERIALIZABLE = ("optimizer", "layer", "initializer", "schedule", "loss")
 
 
 @dataclasses.dataclass

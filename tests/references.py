@@ -84,3 +84,19 @@ def least_squares_descent(x, y, w, rates, order):
 
 def batch_norm_inference(z, gamma, beta, mean, variance, epsilon):
     return gamma * (z - mean) / np.sqrt(variance + epsilon) + beta
+
+
+def two_heads(x, targets, weights, coefficients, rate, order):
+    """Paths of descent on sum c_i mean((h a_i - y_i)²) + c_0 mean(h²), h = x u, one c a batch."""
+    (u, *heads), path = weights, []
+    for (first, *others), batch in zip(coefficients, order, strict=True):
+        h = x[batch] @ u
+        errors = [
+            2 * c * (h @ a - y[batch]) / len(h)
+            for c, a, y in zip(others, heads, targets, strict=True)
+        ]
+        slope = 2 * first * h / h.size + sum(e @ a.T for e, a in zip(errors, heads, strict=True))
+        heads = [a - rate * h.T @ e for a, e in zip(heads, errors, strict=True)]
+        u = u - rate * x[batch].T @ slope
+        path.append([u, *heads])
+    return path

@@ -44,6 +44,19 @@ from keras import ops
 from kerasrecipes._checks import number
 
 
+def _loads(fn):
+    """Whether what is saved of `fn` leads back to it."""
+    if hasattr(fn, "get_config"):
+        return True
+    if getattr(fn, "__name__", "<lambda>") == "<lambda>":
+        return False
+    try:
+        saved = keras.saving.serialize_keras_object(fn)
+        return keras.saving.deserialize_keras_object(saved) is fn
+    except (TypeError, ValueError):
+        return False
+
+
 @keras.saving.register_keras_serializable("kerasrecipes")
 class ConceptLoss(keras.layers.Layer):
     """Passes its inputs on and adds `weight * mean(fn(inputs))` to the loss.
@@ -72,7 +85,12 @@ class ConceptLoss(keras.layers.Layer):
         self.supports_masking = True
         self.fn = fn
         self.weight = self.add_weight(
-            (), keras.initializers.Constant(weight), "float32", False, autocast=False, name="weight"
+            shape=(),
+            initializer=keras.initializers.Constant(weight),
+            dtype="float32",
+            trainable=False,
+            autocast=False,
+            name="weight",
         )
 
     def call(self, inputs):
@@ -84,8 +102,7 @@ class ConceptLoss(keras.layers.Layer):
         return input_shape
 
     def get_config(self):
-        registered = keras.saving.get_registered_object(keras.saving.get_registered_name(self.fn))
-        if registered is None and not hasattr(self.fn, "get_config"):
+        if not _loads(self.fn):
             raise ValueError(
                 f"{self.name!r} cannot be saved: its function {self.fn!r} is not registered. Write "
                 '@keras.saving.register_keras_serializable("my_package") above its definition.'

@@ -31,7 +31,8 @@ Technical details
     TensorFlow and PyTorch an assignment is heard all the same, on JAX the compiled step has
     taken the value in. Attached after an earlier `fit`, the step is traced once more.
 
-    Once attached, the value stands in the logs. With several outputs Keras logs each output's
+    Once attached, the value stands in the logs; in those of a subclassed model that was built
+    before, only callbacks put it there. With several outputs Keras logs each output's
     loss before `loss_weights`; here that entry is the term with its coefficient. A saved model
     holds the value reached, as part of its loss, and goes on from there.
 
@@ -64,7 +65,16 @@ class _Coefficient(keras.metrics.Metric):
         pass
 
     def result(self):
-        return ops.convert_to_tensor(self.value)
+        # On JAX the variable's own array is given away at the next step, before logs are read.
+        return 1.0 * ops.convert_to_tensor(self.value)
+
+    # Keras leaves metrics out of weight files; a backup of a run must bring this one back.
+    def save_own_variables(self, store):
+        store["0"] = ops.convert_to_numpy(self.value)
+
+    def load_own_variables(self, store):
+        if "0" in store.keys():
+            self.value.assign(store["0"])
 
 
 def _same_rank(one, other):
@@ -159,10 +169,10 @@ class Scheduled(keras.losses.Loss):
                 f"Two scheduled losses of {model.name!r} are called {self.name!r}: give each a "
                 f"name of its own, Scheduled(..., name={self.name + '_2'!r})."
             )
+        if self._read_by(model):
+            return
         attribute = re.sub(r"\W", "_", f"{self.name}_coefficient")
         held = getattr(model, attribute, None)
-        if held is self.metric:
-            return
         if isinstance(held, _Coefficient):
             # A model keeps every metric it was given: a new loss takes its forerunner's over.
             _backend.sync(model)
@@ -173,8 +183,8 @@ class Scheduled(keras.losses.Loss):
                 f"{model.name!r} has an attribute {attribute!r}: give the loss another name."
             )
         else:
-            setattr(model, attribute, self.metric)
-        if not any(v is self.coefficient for v in model.metrics_variables):
+            self._hang_on(model, attribute)
+        if not self._read_by(model):
             raise ValueError(
                 f"{type(model).__name__} overrides `metrics` and hides those hung on it. Return "
                 f"[*super().metrics, ...] there, so that training reads {self.name!r}."
@@ -186,6 +196,19 @@ class Scheduled(keras.losses.Loss):
         ):
             if made is not None:
                 make(force=True)
+
+    def _read_by(self, model):
+        return any(v is self.coefficient for v in model.metrics_variables)
+
+    def _hang_on(self, model, attribute):
+        try:
+            setattr(model, attribute, self.metric)
+        except ValueError:
+            # A subclassed model takes nothing in once it is built; the mean of its loss still
+            # does, and sets none but its own variables to zero.
+            for metric in model.metrics:
+                if isinstance(metric, keras.metrics.Mean) and metric.name == "loss":
+                    return setattr(metric, attribute, self.metric)
 
     def __call__(self, y_true, y_pred, sample_weight=None):
         value = self._inner(y_true, y_pred, sample_weight)
