@@ -90,6 +90,12 @@ def image_cnn(found):
     assert 3e-4 < found["peak rate"] < 0.03
 
 
+def one_cycle(accuracy):
+    decaying = [accuracy[f"{name}, test"] for name in ("stepped", "cosine", "one cycle")]
+    assert accuracy["constant, test"] < 0.8755 < min(decaying)
+    assert accuracy["one cycle, test"] > 0.88
+
+
 def tabular_mlp(found):
     assert found["network accuracy"] > 0.96 and found["network loss"] < 0.12
     assert 0.975 < found["logistic accuracy"] < 0.985
@@ -114,6 +120,7 @@ CLAIMS = {
         finetune_image,
         image_cnn,
         linear_interpolation,
+        one_cycle,
         tabular_mlp,
     )
 }
