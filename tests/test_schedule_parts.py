@@ -6,6 +6,7 @@ import pytest
 from keras import ops
 
 from kerasrecipes import schedules as ours
+from kerasrecipes.callbacks import HyperparameterSchedule
 from tests.entries.schedules import TAILS
 from tests.problems import classes, network, values
 
@@ -237,3 +238,21 @@ def test_keras_sgd_with_one_over_k_is_the_mean_of_the_noise():
     np.testing.assert_allclose(found, -noise.mean(axis=0), atol=1e-6)
     # The mean of 2000 squares has a relative deviation of sqrt(2 / 2000), 3 %.
     assert 30 * np.mean(found**2) == pytest.approx(1, abs=0.1)
+
+
+def test_sutskevers_momentum_in_a_fit_is_the_loop():
+    rng = np.random.default_rng(0)
+    x, y = (rng.normal(size=(8, n)).astype("float32") for n in (3, 1))
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1, use_bias=False)])
+    model.compile(keras.optimizers.SGD(0.02, momentum=0.5), "mse")
+    w, velocity = values(model.trainable_variables)[0], 0.0
+    schedule = ours.SutskeverMomentum(0.85, interval=4)
+    callback = HyperparameterSchedule("momentum", schedule)
+    model.fit(x, y, batch_size=4, epochs=8, shuffle=False, verbose=0, callbacks=[callback])
+    for step in range(16):
+        momentum = min(1 - 0.5 / (step // 4 + 1), 0.85)
+        part = slice(0, 4) if step % 2 == 0 else slice(4, 8)
+        gradient = x[part].T @ (x[part] @ w - y[part]) / 2
+        velocity = momentum * velocity - 0.02 * gradient
+        w = w + velocity
+    np.testing.assert_allclose(values(model.trainable_variables)[0], w, rtol=1e-5, atol=1e-6)

@@ -19,8 +19,8 @@ Technical details
     1 - 1 / (2 (floor(t / interval) + 1)), computed in that form: the floor is taken in integers.
     From step steps - last on it is at most `final`. It moves the momentum of an optimizer through
     `callbacks.HyperparameterSchedule("momentum", schedule)`. Keras's Nesterov form stores the
-    looked-ahead point, which is the paper's only while the momentum stands still; at each of the
-    rare changes the two differ by one small step.
+    looked-ahead point, which is the paper's only while the momentum stands still: each of the rare
+    changes moves the two apart by that change times the velocity.
 
 Attribution
     Sutskever, Martens, Dahl, Hinton, On the importance of initialization and momentum in deep

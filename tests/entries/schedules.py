@@ -273,7 +273,7 @@ FAULTS = [
         _PARTS,
         ("ops.where(step < begin", "ops.where(step <= begin"),
         ("rate_at(schedule, since(step, begin))", "rate_at(schedule, step)"),
-        ("if any(a >= b for", "if any(a > b for"),
+        ('keras.saving.deserialize_keras_object(config["schedules"])', 'config["schedules"]'),
     ),
     *faults(
         "schedules.Join",
