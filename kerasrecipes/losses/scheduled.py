@@ -73,7 +73,7 @@ class _Coefficient(keras.metrics.Metric):
         store["0"] = ops.convert_to_numpy(self.value)
 
     def load_own_variables(self, store):
-        if "0" in store.keys():
+        if len(store.keys()):
             self.value.assign(store["0"])
 
 
