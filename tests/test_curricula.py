@@ -43,11 +43,11 @@ class Recorder(keras.layers.Layer):
         return inputs / N
 
 
-def received(dataset, used, epochs, **kwargs):
+def received(dataset, used, epochs, steps_per_execution=1, **kwargs):
     """Array `(epochs, steps, examples)`: how often the model received each."""
     recorder = Recorder(epochs * len(dataset))
     model = keras.Sequential([keras.Input((1,)), recorder, keras.layers.Dense(1)])
-    model.compile("sgd", "mse")
+    model.compile("sgd", "mse", steps_per_execution=steps_per_execution)
     model.fit(dataset, epochs=epochs, callbacks=used, verbose=0, **kwargs)
     seen = ops.convert_to_numpy(recorder.seen)
     return np.round(seen).astype(int).reshape(epochs, len(dataset), N)
@@ -155,6 +155,16 @@ def test_each_epoch_receives_what_its_own_level_says(steps):
     assert (inside[:2] == 0).all() and (inside[2:].sum(axis=1) == 48).all()
 
 
+def test_several_steps_an_execution_receive_the_same(backend):
+    if backend == "torch":
+        pytest.skip("Keras raises for steps_per_execution > 1 on torch")
+    one, five = curriculum(), curriculum()
+    np.testing.assert_array_equal(
+        received(one, [Curriculum(one)], 3, shuffle=False),
+        received(five, [Curriculum(five)], 3, steps_per_execution=5, shuffle=False),
+    )
+
+
 def test_one_pass_gives_each_example_once_in_order_of_difficulty():
     dataset = curriculum(mode="one_pass", start=0.2, batch_size=12, steps_per_epoch=1)
     seen = received(dataset, [Curriculum(dataset)], 5).sum(axis=1)
@@ -168,6 +178,14 @@ def test_one_pass_stays_with_its_bucket_as_long_as_the_stage():
     for epoch, (low, high) in enumerate([(0, 12), (0, 12), (12, 36), (12, 36), (36, 60)]):
         inside = (low <= HARD) & (high > HARD)
         assert (seen[epoch, inside] > 0).all() and seen[epoch, ~inside].sum() == 0
+
+
+def test_one_pass_stays_with_its_bucket_until_the_next_one_enters():
+    """Levels may rise within a group of equal difficulty: the window must not be empty."""
+    dataset = curriculum(mode="one_pass", difficulty=HARD // 30, start=0.3)
+    seen = received(dataset, [Curriculum(dataset)], 6).sum(axis=1)
+    for epoch, half in enumerate([0, 0, 1, 1, 1, 1]):
+        assert set(np.flatnonzero(seen[epoch])) == set(np.flatnonzero(half == HARD // 30))
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -247,11 +265,19 @@ class Again:
         return (tuple(map(ops.convert_to_tensor, source[i])) for i in range(len(source)))
 
 
+def tf_data():
+    if keras.config.backend() != "tensorflow":
+        pytest.skip("tf.data is taken where TensorFlow runs")
+    import tensorflow
+
+    return tensorflow.data.Dataset.from_tensor_slices((IDS, Y)).batch(9)
+
+
 def _share(x, y):
     return HARD[np.asarray(x)[:, 0].astype(int)] / N
 
 
-@pytest.mark.parametrize("make", [Source, Again])
+@pytest.mark.parametrize("make", [Source, Again, tf_data])
 def test_a_source_of_batches_is_filtered_with_at_most_two_of_its_batches_alive(make):
     source = make()
     dataset = CurriculumDataset(source, None, _share, SIZE, 8, seed=0)

@@ -40,7 +40,6 @@ import numpy as np
 
 from kerasrecipes._checks import integer, nearest
 from kerasrecipes.data import CurriculumDataset, SelfPacedDataset
-from kerasrecipes.data.curriculum import predecessors
 
 PACES = {"linear": float, "root": math.sqrt}
 
@@ -145,7 +144,7 @@ class Curriculum(keras.callbacks.Callback):
         self._move = self.epochs or total
         if isinstance(self.dataset, CurriculumDataset):
             self._levels = levels(self._pace, self._move, total)
-            self._previous = predecessors(self._levels)
+            self._previous = self.dataset.predecessors(self._levels)
             self.dataset.check_levels(self._levels)
 
     def on_epoch_begin(self, epoch, logs=None):

@@ -130,7 +130,6 @@ class Driven(keras.utils.PyDataset):
                 "to fit, such as `callbacks=[Curriculum(dataset)]`, or call "
                 "`dataset.begin_epoch` in a loop of your own."
             )
-
         self._state = "running"
 
     def on_epoch_end(self):

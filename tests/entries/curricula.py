@@ -317,7 +317,7 @@ FAULTS = [
         ("ranks(difficulty[classes == one])", "ranks(difficulty)[classes == one]"),
         ("share - (1 - softness) * np", "share - np"),
         ("self.share * np.mean(", "self.share * np.max("),
-        ("if before < level), default", "if before <= level), default"),
+        ("if pools[j] < pools[i])", "if levels[j] < levels[i])"),
     ),
     *faults(
         "data.CurriculumDataset",
