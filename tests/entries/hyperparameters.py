@@ -167,36 +167,74 @@ ENTRIES = {
     ),
 }
 
-_OPTIMIZER = "optimizers/inject_hyperparams.py"
-FAULTS = [
-    *faults(
+_T = "test_hyperparameters.py::test_"
+_PLACES = {
+    "optimizers.inject_hyperparams": "optimizers/inject_hyperparams.py",
+    "callbacks.HyperparameterSchedule": "callbacks/hyperparameter_schedule.py",
+    "callbacks.HyperparameterMonitor": "callbacks/hyperparameter_monitor.py",
+}
+_PLANTED = [
+    (
         "optimizers.inject_hyperparams",
-        _OPTIMIZER,
-        "test_hyperparameters.py",
+        "a_checkpoint_in_the_middle_is_plain_keras_and_trains_on_equally",
         ("if not (self._plain and isinstance(v, Unsaved))]", "]"),
+    ),
+    (
+        "optimizers.inject_hyperparams",
+        "momentum_of_zero_has_slots_if_injected_before_fit",
         ("config[name] = sys.float_info.min", "pass"),
-        ('"keras.optimizers" if cls.__module__.startswith("keras.") else', "True and"),
+    ),
+    (
+        "optimizers.inject_hyperparams",
+        "a_bad_value_inside_the_step_is_not_taken_and_told_at_the_epochs_end",
         ("ops.where(ops.logical_and(on > 0, good), given, now)", "ops.where(on > 0, given, now)"),
-        ("ops.logical_and(on > 0, good), given", "good, given"),
-        ("schedule(ops.convert_to_tensor(self.iterations))", "schedule(self._iterations)"),
+        ("ops.where(ops.logical_or(on <= 0, good), on, -1.0)", "on"),
+    ),
+    (
+        "optimizers.inject_hyperparams",
+        "the_last_value_stays_and_a_value_set_by_hand_is_kept",
+        ("ops.where(ops.logical_and(on > 0, good), given, now)", "ops.where(good, given, now)"),
+    ),
+    (
+        "optimizers.inject_hyperparams",
+        "accumulated_batches_are_one_update_of_the_schedule",
+        ("ops.convert_to_tensor(self.iterations)", "ops.convert_to_tensor(self._iterations)"),
+    ),
+    (
+        "optimizers.inject_hyperparams",
+        "what_is_loaded_here_trains_on_equally",
         ("keras.saving.get_custom_objects()[registered] = cls", "pass"),
-        ("        if name in self._schedules:\n            release(self, name)\n", ""),
     ),
-    *faults(
+    (
+        "optimizers.inject_hyperparams",
+        "a_value_set_by_hand_ends_a_schedule_that_was_not_ended",
+        ("            release(self, name)\n        held", "            pass\n        held"),
+    ),
+    (
         "callbacks.HyperparameterSchedule",
-        "callbacks/hyperparameter_schedule.py",
-        "test_hyperparameters.py",
-        ("            knob.release()", "            pass"),
-        ("reached = {knob.name: knob.read() for knob in self._inside}", "reached = {}"),
-        ('if self.per == "batch" and self._outside:', "if False:"),
+        "the_last_value_stays_and_a_value_set_by_hand_is_kept",
+        ("            knob.release()", "            knob.variable.assign(0.5)"),
     ),
-    *faults(
+    (
+        "callbacks.HyperparameterSchedule",
+        "a_pair_of_one_cycle_moves_rate_and_momentum",
+        ("reached = {knob.name: knob.read() for knob in self._inside}", "reached = {}"),
+    ),
+    (
         "callbacks.HyperparameterMonitor",
-        "callbacks/hyperparameter_monitor.py",
-        "test_hyperparameters.py",
+        "monitor_shows_what_the_last_step_used",
         ("count.assign(max(now - 1, 0))", "pass"),
         ("        count.assign(now)", "        pass"),
-        ('f"{part.name}.{name}" if several else name', "name"),
         ("for name in knob_names(model)]", "for name in []]"),
     ),
+    (
+        "callbacks.HyperparameterMonitor",
+        "monitor_shows_layers_and_several_optimizers",
+        ('f"{part.name}.{name}" if several else name', "name"),
+    ),
+]
+FAULTS = [
+    fault
+    for name, test, *pairs in _PLANTED
+    for fault in faults(name, _PLACES[name], _T + test, *pairs)
 ]
