@@ -28,10 +28,10 @@ class HeldStatistics:
     the compiled step, is not 0. `mask` is a variable of the model's optimizer.
     """
 
-    def __init__(self, model):
+    def __init__(self, model, step, flags):
         self.model = model
-        self.step = model.train_step
-        self.flags = {}
+        self.step = step
+        self.flags = flags
 
     def __call__(self, *arguments):
         known = {id(v): i for i, v in enumerate(self.model.optimizer.variables)}
@@ -67,16 +67,14 @@ def hold_statistics(model, wanted, dropped=()):
         wanted: {id: (variable, mask, index)}.
         dropped: ids of variables that move freely from now on.
     """
-    step = vars(model).get("train_step")
-    if not isinstance(step, HeldStatistics):
-        if not wanted:
-            return
-        step = HeldStatistics(model)
-        # Not by the model's own setattr, which would look for state to track.
-        object.__setattr__(model, "train_step", step)
-    kept = {key: flag for key, flag in step.flags.items() if key not in dropped} | wanted
-    if _keys(kept) != _keys(step.flags):
-        step.flags = kept
+    step, flags = model.train_step, {}
+    if isinstance(step, HeldStatistics):
+        step, flags = step.step, step.flags
+    changed = {key: flag for key, flag in flags.items() if key not in dropped} | wanted
+    if _keys(changed) != _keys(flags):
+        # Not by the model's own setattr, which would look for state to track. A new object, as
+        # JAX does not trace the same one again.
+        object.__setattr__(model, "train_step", HeldStatistics(model, step, changed))
         model.make_train_function(force=True)
 
 
