@@ -4,7 +4,6 @@ from kerasrecipes.callbacks.batch_size_schedule import BatchSizeSchedule
 from kerasrecipes.callbacks.continuation import Continuation
 from kerasrecipes.callbacks.curriculum import Curriculum
 from kerasrecipes.callbacks.freezing import Freeze, Unfreeze
-from kerasrecipes.callbacks.freezing import Freeze, Unfreeze
 from kerasrecipes.callbacks.hyperparameter_monitor import HyperparameterMonitor
 from kerasrecipes.callbacks.hyperparameter_schedule import HyperparameterSchedule
 from kerasrecipes.callbacks.swap_accepted_weights import SwapAcceptedWeights
@@ -14,10 +13,8 @@ __all__ = [
     "Continuation",
     "Curriculum",
     "Freeze",
-    "Freeze",
     "HyperparameterMonitor",
     "HyperparameterSchedule",
     "SwapAcceptedWeights",
-    "Unfreeze",
     "Unfreeze",
 ]
