@@ -224,8 +224,10 @@ def test_progress_is_0_in_the_first_and_1_in_the_last_epoch_of_the_move():
     dataset = curriculum()
     fitted = network(features=1)
     fitted.compile("sgd", "mse")
-    history = fitted.fit(dataset, epochs=4, callbacks=[Curriculum(dataset, epochs=3)], verbose=0)
+    used = [Curriculum(dataset, epochs=3), BatchSizeSchedule(dataset, {0: 4, 2: 8})]
+    history = fitted.fit(dataset, epochs=4, callbacks=used, verbose=0)
     assert history.history["curriculum"] == [0, 0.5, 1, 1]
+    assert history.history["batch_size"] == [4, 4, 8, 8]
 
 
 def test_nests_and_sample_weights_go_through():

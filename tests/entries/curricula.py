@@ -140,6 +140,9 @@ def _difficulty_equality():
     expected = (X @ np.ones((3, 1)) - Y)[:, 0] ** 2
     yield data.difficulty_from(model, X, Y, batch_size=20), expected, 1e-5
     yield data.difficulty_from(model, X, Y[:, 0]), expected, 1e-5
+    # A function of one's own broadcasts (n,) against (n, 1), which Keras aligns before.
+    model.compile("sgd", lambda y, p: keras.ops.mean(keras.ops.square(y - p), axis=-1))
+    yield data.difficulty_from(model, X, Y[:, 0]), expected, 1e-5
     share = np.linspace(0, 1, N)
     yield data.difficulty_from(model, X, Y, share), expected * share, 1e-5
     labels = np.arange(N) % 3
