@@ -116,6 +116,8 @@ def test_a_draw_holds_each_as_often_as_its_weight_asks_give_or_take_one():
         sums += counts
     np.testing.assert_allclose(sums / 400, expected, atol=0.12)
     np.testing.assert_array_equal(np.sort(systematic(np.ones(50), 50, rng)), np.arange(50))
+    halves = {tuple(np.sort(systematic(np.ones(20), 10, rng))) for _ in range(50)}
+    assert len(halves) > 40  # any half, not every other one
 
 
 @pytest.mark.parametrize("mode", ["plain", "mix"])

@@ -68,6 +68,17 @@ def batch_renorm_noniid(accuracy):
     assert accuracy["group norm, two classes"] > 0.86
 
 
+def curriculum_shapes(error):
+    assert 0.45 < min(error.values()) and max(error.values()) < 0.58  # chance is 0.667
+    assert error["mixed from the start"] < error["GeomShapes alone"]
+
+
+def curriculum_text(accuracy):  # what short first gains spreads widely, what one pass loses not
+    shuffled = accuracy["shuffled, all"]
+    assert accuracy["one pass, all"] < 0.4 < shuffled < 0.7
+    assert accuracy["short first, all"] > shuffled - 0.05
+
+
 def deep_sigmoid_greedy(errors):
     tuned = errors["classical, greedy and tuned"]
     assert errors["classical, end to end"] >= 8900
@@ -111,16 +122,29 @@ def finetune_image(found):
     assert found["fine-tuned"] > found["head alone"] + 0.1
 
 
+def sam(accuracy):
+    assert accuracy["SAM"] > accuracy["SGD, as many gradients"]
+    assert 0.7 < accuracy["SAM"] < 0.8
+
+
+def continuation_rastrigin(share):
+    assert share["ever less blur"] > 0.98 and share["no blur"] < 0.03
+
+
 CLAIMS = {
     one.__name__: one
     for one in (
         batch_renorm_noniid,
         char_rnn,
+        curriculum_shapes,
+        curriculum_text,
+        continuation_rastrigin,
         deep_sigmoid_greedy,
         finetune_image,
         image_cnn,
         linear_interpolation,
         one_cycle,
+        sam,
         tabular_mlp,
     )
 }
