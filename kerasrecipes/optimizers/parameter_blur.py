@@ -9,14 +9,13 @@ How to use
     >>> model.compile(optimizer, loss="mse")
     >>> x = keras.ops.ones((32, 2))
     >>> history = model.fit(x, x[:, :1], callbacks=[SwapAcceptedWeights()], verbose=0)
-    >>> optimizer.sigma.assign(0.01)  # a knob: callbacks move it within one fit
-    <...
+    >>> _ = optimizer.sigma.assign(0.01)  # a knob: callbacks move it within one fit
 
 Suggested hyperparameters
     `sigma`: for continuation begin where the blurred cost has one valley, a third of the distance
     between neighbouring minima or more, and lower it to 0 in about ten steps by a third each.
-    `inner_optimizer`: the smaller the blur, the larger the rate may be;
-    `gradient_accumulation_steps` there averages several pairs.
+    `inner_optimizer`: the smaller the blur, the larger the rate may be; gradient accumulation
+    there averages several pairs.
 
 When not to use
     Where the blurred cost keeps its obstacles: Gaussian blur averages over all directions, and
