@@ -112,6 +112,12 @@ def tabular_mlp(found):
     assert 0.975 < found["logistic accuracy"] < 0.985
 
 
+def vae_kl_annealing(found):
+    assert found["annealed test elbo"] > found["fixed test elbo"] > -115
+    assert found["annealed test kl"] > found["fixed test kl"] + 1
+    assert found["fixed test active"] >= 18 and found["annealed test active"] >= 18
+
+
 def char_rnn(found):  # of the rhyme; tinyshakespeare is no file of ours
     assert found["held-out loss"] < 0.1 < 1.3 < found["bigram loss"] < 1.5
 
@@ -146,6 +152,7 @@ CLAIMS = {
         one_cycle,
         sam,
         tabular_mlp,
+        vae_kl_annealing,
     )
 }
 
