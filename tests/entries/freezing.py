@@ -79,7 +79,10 @@ def _masked(**kwargs):
 def staged(**kwargs):
     keras.utils.set_random_seed(0)
     layers = [keras.layers.Dense(5, "tanh", name="low"), keras.layers.BatchNormalization(name="bn")]
-    return network(*layers, optimizer=Masked(keras.optimizers.SGD(0.1, momentum=0.9, **kwargs)))
+    masked = Masked(keras.optimizers.SGD(0.1, momentum=0.9, **kwargs))
+    model = network(*layers, optimizer=masked)
+    masked.build(model.trainable_variables)  # as `fit` does on some backends before callbacks
+    return model
 
 
 def _fit(callback, model=None, **kwargs):
