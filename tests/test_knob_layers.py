@@ -197,7 +197,7 @@ def test_a_lower_rate_drops_a_part_of_what_a_higher_one_drops():
 
 
 def test_noise_of_deviation_0_is_the_identity_bit_for_bit():
-    x = np.array([[-0.0, 0.0, 1e-30, np.inf, -3.1]], "float32")
+    x = np.array([[-0.0, 0.0, 1e-30, np.inf, -3.1]] * 20, "float32")
     y = array(AnnealedGaussianNoise(0.0)(x, training=True))
     np.testing.assert_array_equal(y.view("int32"), x.view("int32"))
 
@@ -246,6 +246,17 @@ def test_blur_is_scipys_and_keeps_what_is_constant(data_format):
         np.testing.assert_allclose(array(layer(np.full_like(x, 7.0))), 7, rtol=1e-6)
     layer.sigma = 0.0
     np.testing.assert_array_equal(array(layer(x)).view("int32"), x.view("int32"))
+
+
+def test_gradient_through_a_blur_of_width_0_is_that_without_it():
+    gradients, blur = [], GaussianBlur2D(1.0)
+    for layers in ([], [PICTURE[0], blur, PICTURE[1]]):
+        keras.utils.set_random_seed(1)
+        model = network(keras.layers.Dense(12), *layers, features=12)
+        blur.sigma = 0.0
+        objective = Objective(model, X, Y)
+        gradients.append(objective.value_and_gradient(objective.get_vector())[1])
+    np.testing.assert_allclose(*gradients, rtol=1e-5, atol=1e-7)
 
 
 def test_blur_of_pictures_whose_size_is_known_only_in_the_call():

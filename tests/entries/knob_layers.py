@@ -219,71 +219,82 @@ ENTRIES = {
     ),
 }
 
+MOVE = "test_every_move_within_a_fit_is_heard_by_the_next_batch"
+RESUMED = "test_a_resumed_run_draws_what_the_uninterrupted_one_would_have"
+ENDS = "test_dropout_is_the_identity_at_0_and_zero_at_1_with_its_gradient"
+LOWER = "test_a_lower_rate_drops_a_part_of_what_a_higher_one_drops"
+SIGNS = "test_noise_of_deviation_0_is_the_identity_bit_for_bit"
+AFFINE = "test_a_mollified_network_is_affine_at_1_and_itself_at_0"
+SCIPY = "test_blur_is_scipys_and_keeps_what_is_constant"
+SHARP = "test_gradient_through_a_blur_of_width_0_is_that_without_it"
+CLOSED = "test_closed_renorm_is_batch_norm_with_masks_axes_and_half_precision"
+STOPPED = "test_renorm_is_not_differentiated_through_its_correction"
+FROZEN = "test_frozen_renorm_stands_still"
+HALF = "test_a_rate_that_half_precision_cannot_hold"
+CONFIG = "test_the_config_holds_the_start_and_the_file_the_value_reached"
+
+
+def _faults(name, file, *planted):
+    """`planted` are triples (right, wrong, the test that must notice)."""
+    return [
+        fault
+        for right, wrong, test in planted
+        for fault in faults(
+            f"layers.{name}", f"layers/{file}.py", f"test_knob_layers.py::{test}", (right, wrong)
+        )
+    ]
+
+
 FAULTS = [
-    *faults(
-        "layers.AnnealedDropout",
-        "layers/annealed_dropout.py",
-        "test_knob_layers.py",
-        ("1.0 / ops.maximum(1.0 - rate, 1e-7)", "1.0 / (1.0 - rate)"),
-        ("1.0 / ops.maximum(1.0 - rate, 1e-7)", "1.0"),
-        ("uniform >= rate", "uniform > 1.0 - rate"),
-        ("class AnnealedDropout(SavedSeed, ", "class AnnealedDropout("),
-        ("ops.convert_to_tensor(self.rate)", "starts(self)['rate']"),
+    *_faults(
+        "AnnealedDropout",
+        "annealed_dropout",
+        ("1.0 / ops.maximum(1.0 - rate, 1e-7)", "1.0 / (1.0 - rate)", ENDS),
+        ("1.0 / ops.maximum(1.0 - rate, 1e-7)", "1.0", LOWER),
+        ("uniform >= rate", "uniform > 1.0 - rate", LOWER),
+        ("class AnnealedDropout(SavedSeed, ", "class AnnealedDropout(", RESUMED),
+        ("ops.convert_to_tensor(self.rate)", "starts(self)['rate']", ENDS),
     ),
-    *faults(
-        "layers.AnnealedGaussianNoise",
-        "layers/annealed_gaussian_noise.py",
-        "test_knob_layers.py",
-        ("ops.where(stddev > 0, ops.cast", "ops.where(True, ops.cast"),
-        ("class AnnealedGaussianNoise(SavedSeed, ", "class AnnealedGaussianNoise("),
-        ("ops.convert_to_tensor(self.stddev)", "ops.convert_to_tensor(starts(self)['stddev'])"),
+    *_faults(
+        "AnnealedGaussianNoise",
+        "annealed_gaussian_noise",
+        ("ops.where(stddev > 0, ops.cast", "ops.where(stddev > -1, ops.cast", SIGNS),
+        ("class AnnealedGaussianNoise(SavedSeed, ", "class AnnealedGaussianNoise(", RESUMED),
+        ("ops.convert_to_tensor(self.stddev)", "starts(self)['stddev']", f"{MOVE}[noise]"),
     ),
-    *faults(
-        "layers.MollifiedActivation",
-        "layers/mollified_activation.py",
-        "test_knob_layers.py",
-        ("1.0 - p, precise(activated)", "1.0, precise(activated)"),
-        ("(p, precise(x))", "(p, precise(activated))"),
-        ("ops.convert_to_tensor(self.p)", "starts(self)['p']"),
+    *_faults(
+        "MollifiedActivation",
+        "mollified_activation",
+        ("1.0 - p, precise(activated)", "1.0, precise(activated)", AFFINE),
+        ("(p, precise(x))", "(p, precise(activated))", AFFINE),
+        ("ops.convert_to_tensor(self.p)", "starts(self)['p']", AFFINE),
     ),
-    *faults(
-        "layers.GaussianBlur2D",
-        "layers/gaussian_blur_2d.py",
-        "test_knob_layers.py",
-        ("return weights / ops.sum(weights)", "return weights"),
-        (
-            "ops.clip(i + ops.arange(-radius, radius + 1), 0, size - 1)",
-            "(i + ops.arange(-radius, radius + 1)) % size",
-        ),
-        (
-            "2 * int(4 * sigma + 0.5) + 1\n        self",
-            "2 * int(3 * sigma + 0.5) + 1\n        self",
-        ),
-        ("ops.maximum(sigma, 0.01)", "sigma"),
-        (
-            "sigma = ops.convert_to_tensor(self.sigma)",
-            "sigma = ops.convert_to_tensor(starts(self)['sigma'])",
-        ),
+    *_faults(
+        "GaussianBlur2D",
+        "gaussian_blur_2d",
+        ("return weights / ops.sum(weights)", "return weights", SCIPY),
+        ("radius + 1), 0, size - 1)", "radius + 1), 1, size - 1)", SCIPY),
+        ("= 2 * int(4 * sigma", "= 2 * int(3 * sigma", SCIPY),
+        ("ops.maximum(sigma, 0.01)", "sigma", SHARP),
+        ("convert_to_tensor(self.sigma)", "convert_to_tensor(starts(self)['sigma'])", SCIPY),
     ),
-    *faults(
-        "layers.BatchRenormalization",
-        "layers/batch_renormalization.py",
-        "test_knob_layers.py",
-        ("1.0 / r_max, r_max)", "0.0, r_max)"),
-        ("-d_max, d_max)", "-d_max, r_max)"),
-        ("return ops.stop_gradient(r), ", "return r, "),
-        ("if not (training and self.trainable):", "if not training:"),
-        ("ops.logical_and(r_max <= 1, d_max <= 0)", "r_max > 0"),
-        ("ops.logical_and(r_max <= 1, d_max <= 0)", "r_max < 0"),
-        ("ops.where(counts, x - mean, 0.0)", "x - mean"),
+    *_faults(
+        "BatchRenormalization",
+        "batch_renormalization",
+        ("1.0 / r_max, r_max)", "0.0, r_max)", CLOSED),
+        ("-d_max, d_max)", "-d_max, r_max)", CLOSED),
+        ("return ops.stop_gradient(r), ", "return r, ", STOPPED),
+        ("if not (training and self.trainable):", "if not training:", FROZEN),
+        ("ops.logical_and(r_max <= 1, d_max <= 0)", "r_max > 0", f"{MOVE}[renorm]"),
+        ("ops.logical_and(r_max <= 1, d_max <= 0)", "r_max < 0", CLOSED),
+        ("ops.where(counts, x - mean, 0.0)", "x - mean", CLOSED),
     ),
-    *faults(
-        "layers.AnnealedDropout",
-        "layers/_knob.py",
-        "test_knob_layers.py",
-        ("            autocast=False,\n", ""),
-        ("vars(layer)[self.name].assign(value)\n            return", "pass"),
-        ("store[_SEED] = self.seed_generator.state", "pass"),
-        ("self.seed_generator.state.assign(state)", "pass"),
+    *_faults(
+        "AnnealedDropout",
+        "_knob",
+        ("            autocast=False,\n", "", HALF),
+        ("vars(layer)[self.name].assign(value)\n            return", "pass", CONFIG),
+        ("store[_SEED] = self.seed_generator.state", "pass", RESUMED),
+        ("self.seed_generator.state.assign(state)", "pass", RESUMED),
     ),
 ]
