@@ -30,10 +30,11 @@ Technical details
     as the uninterrupted one. If the weights were set otherwise after a fit, the next one starts
     a new pair from them.
 
-    Swapping costs one read of a flag an epoch and two copies of the weights. Where another
-    callback has batch hooks (`ModelCheckpoint(save_freq=100)`, `LambdaCallback`) it is done
-    around each batch, so that they see the accepted weights (on JAX, before a batch they see the
-    trial point); each batch then waits for the step to end.
+    Swapping costs one read of a flag and two copies of the weights, once an epoch. Where another
+    callback has a hook at the end of batches (`ModelCheckpoint(save_freq=100)`,
+    `LambdaCallback`), and on PyTorch always, it is done around each batch: such callbacks see
+    the accepted weights (but the trial point before a batch), and each batch waits for the step
+    to end.
 
     After an exception on TensorFlow and PyTorch the weights are swapped as it passes; without
     `every_batch`, a Ctrl-C that falls between two steps leaves the trial point in, and
