@@ -11,7 +11,7 @@ Result: SAM is better by .029 than SGD with as many gradients, on each seed (.00
             SAM                     0.752 (0.722-0.781)
         All fit the wrong labels in the end (SAM 0.990 to 0.997 of them). The rates were
         picked by one run each on held-out rows, where SAM at SGD's rate was no better than SGD.
-Tune:   RHO and SAM_RATE together on held-out rows (RHO = 2 at a rate of 0.05 diverged), then EPOCHS.
+Tune:   RHO and SAM_RATE together on held-out rows (2 at a rate of 0.05 diverged), then EPOCHS.
 """
 
 import keras
