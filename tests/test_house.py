@@ -148,3 +148,16 @@ def test_every_exemplar_has_three_faults():
     for name in CATALOG:
         count = sum(1 for fault in FAULTS if name in fault.of)
         assert count >= 3, f"{name} has {count} planted faults"
+
+
+def test_readme_names_everything_public():
+    text = (ROOT / "README.md").read_text().split("## What is here")[1]
+    rows = {
+        row.split("|")[1].strip(" `"): row for row in text.splitlines() if row.startswith("| `")
+    }
+    missing = [
+        name
+        for name in CATALOG
+        if f"`{name.split('.', 1)[1]}`" not in rows.get(name.split(".")[0], "")
+    ]
+    assert not missing
