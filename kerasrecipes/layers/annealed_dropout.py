@@ -78,7 +78,7 @@ class AnnealedDropout(SavedSeed, keras.layers.Layer):
             number of their axes.
 
     Reference:
-        Rennie, Goel, Thomas, 2014, https://doi.org/10.1109/SLT.2014.7078567
+        Morerio et al., 2017, https://arxiv.org/abs/1703.06229
     """
 
     rate = Knob(0, 1)
