@@ -53,8 +53,12 @@ def state(model, *names):
     """Copies of the weights of these layers, statistics too, and of all their slots."""
     masked = masked_of(model)
     weights = [w for name in names for w in model.get_layer(name).weights]
-    entries = masked.indices([w for w in weights if w.trainable])
-    return values(weights + [slot for i in entries for slot, _ in masked.slots[i]])
+    trained = [w for w in weights if w.trainable]
+    slots = [slot for i in masked.indices(trained) for slot, _ in masked.slots[i]]
+    # And by their names, so that none is forgotten.
+    prefixes = tuple(w.path.replace("/", "_") + "_" for w in trained)
+    slots += [v for v in masked.variables if v.name.startswith(prefixes)]
+    return values(weights + slots)
 
 
 def equal(one, other):
@@ -414,6 +418,20 @@ def test_freezing_between_the_two_steps_of_sam_keeps_the_accepted_weights(swap):
         model.get_layer("low").get_weights(), plain.get_layer("low").get_weights(), strict=True
     ):
         np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-7)
+
+
+def test_the_end_of_training_gives_frozen_weights_no_average():
+    variable = keras.Variable([1.0, 2.0])
+    optimizer = Masked(K.SGD(0.1, use_ema=True))
+    for _ in range(3):
+        optimizer.apply([keras.ops.ones(2)], [variable])
+    before = values([variable])
+    optimizer.freeze([variable])
+    optimizer.finalize_variable_values([variable])
+    assert equal(before, values([variable]))
+    optimizer.unfreeze()
+    optimizer.finalize_variable_values([variable])
+    assert not equal(before, values([variable]))
 
 
 @pytest.mark.parametrize("use_ema", [False, True])

@@ -201,11 +201,10 @@ class Masked(Wrapper):
                     rest = _tensor(slot)
                 held.append((trains, slot, rest))
         # A product, as it keeps a sparse gradient sparse.
+        index = [self._get_variable_index(v) for v in variables]
         masked = [
-            g
-            if g is None
-            else ops.multiply(g, ops.cast(mask[self._get_variable_index(v)], g.dtype))
-            for g, v in zip(grads, variables, strict=True)
+            g if g is None else ops.multiply(g, ops.cast(mask[i], g.dtype))
+            for i, g in zip(index, grads, strict=True)
         ]
         self.inner_optimizer.apply(masked, variables)
         for trains, variable, rest in held:
