@@ -192,6 +192,22 @@ def test_statistics_train_on_where_that_is_wanted():
     assert not equal(start, statistics(model))
 
 
+def _square(y_true, y_pred):
+    return keras.ops.mean(keras.ops.square(y_pred - 1.0), axis=-1)
+
+
+def test_a_model_that_is_compiled_again_trains_on_its_new_loss():
+    """Frozen statistics change the train step, and what is compiled must follow all the same."""
+    ours, plain = deep(), deep()
+    fit(ours, Freeze({0: ["bn"]}), epochs=1)
+    plain.set_weights(ours.get_weights())
+    for model in (ours, plain):
+        model.compile(Masked("sgd"), _square, jit_compile=model.jit_compile)
+        fit(model)
+    for one, other in zip(ours.get_weights(), plain.get_weights(), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
 def test_statistics_move_as_ever_once_they_are_free():
     ours, plain = deep(), deep()
     fit(ours, Unfreeze({0: ["low", "bn"]}))

@@ -72,10 +72,21 @@ def hold_statistics(model, wanted, dropped=()):
         step, flags = step.step, step.flags
     changed = {key: flag for key, flag in flags.items() if key not in dropped} | wanted
     if _keys(changed) != _keys(flags):
-        # Not by the model's own setattr, which would look for state to track. A new object, as
-        # JAX does not trace the same one again.
-        object.__setattr__(model, "train_step", HeldStatistics(model, step, changed))
-        model.make_train_function(force=True)
+        _install(model, step, changed)
+
+
+def _install(model, step, flags):
+    """Past the model's own setattr, which would look for state to track."""
+
+    def make_train_function(force=False):
+        if force or model.train_function is None:
+            # A new object each time: JAX does not trace one again that it knows, not even for
+            # another loss.
+            object.__setattr__(model, "train_step", HeldStatistics(model, step, flags))
+        return type(model).make_train_function(model, force=force)
+
+    object.__setattr__(model, "make_train_function", make_train_function)
+    model.make_train_function(force=True)
 
 
 def _keys(flags):
