@@ -128,6 +128,12 @@ def finetune_image(found):
     assert found["fine-tuned"] > found["head alone"] + 0.1
 
 
+def gradual_unfreezing(accuracy):
+    assert abs(accuracy["gradual unfreezing"] - accuracy["all at once"]) < 0.03
+    others = [accuracy[way] for way in ("from scratch", "all at once", "gradual unfreezing")]
+    assert accuracy["head alone"] < 0.75 < 0.82 < min(others)
+
+
 def sam(accuracy):
     assert accuracy["SAM"] > accuracy["SGD, as many gradients"]
     assert 0.7 < accuracy["SAM"] < 0.8
@@ -147,6 +153,7 @@ CLAIMS = {
         continuation_rastrigin,
         deep_sigmoid_greedy,
         finetune_image,
+        gradual_unfreezing,
         image_cnn,
         linear_interpolation,
         one_cycle,
