@@ -22,7 +22,7 @@ import kerasrecipes as kr
 UNITS, MOMENTUM = 256, 0.9
 SGD_RATE, SAM_RATE, RHO = 0.05, 0.01, 0.5  # each the best of a few, on held-out rows
 BATCH, EPOCHS = 32, 60  # epochs of SGD; SAM needs twice as many for the same updates
-NOISE = 0.4  # NOISE: the share of training rows that get a label drawn at random
+NOISE = 0.4  # the share of training rows that get a label drawn at random
 
 
 def load():  # your arrays go here
