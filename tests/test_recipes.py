@@ -70,13 +70,15 @@ def batch_renorm_noniid(accuracy):
 
 def curriculum_shapes(error):
     assert min(error.values()) > 0.45 and max(error.values()) < 0.58  # chance is 0.667
-    assert error["mixed from the start"] < error["GeomShapes alone"]
+    control = error["mixed from the start"]
+    assert control < error["GeomShapes alone"]
+    assert control < min(error["switch at 1/8"], error["switch at half"])
 
 
 def curriculum_text(accuracy):  # what short first gains spreads widely, what one pass loses not
     shuffled = accuracy["shuffled, all"]
     assert accuracy["one pass, all"] < 0.4 < shuffled < 0.7
-    assert accuracy["short first, all"] > shuffled - 0.05
+    assert accuracy["short first, all"] > shuffled
 
 
 def deep_sigmoid_greedy(errors):
