@@ -200,7 +200,7 @@ FAULTS = [
     *faults(
         "optimizers.Masked",
         "optimizers/masked.py",
-        "test_contracts.py",
+        "test_contracts.py::test_contract[numpy-optimizers.Masked]",
         ("ops.multiply(g, ops.cast(mask[i], g.dtype))", "g"),
     ),
     Fault(
