@@ -482,10 +482,87 @@ def test_the_last_value_stays_and_a_value_set_by_hand_is_kept(target, schedule):
 def test_a_value_set_by_hand_ends_a_schedule_that_was_not_ended():
     model = linear(inject_hyperparams(SGD(0.1, momentum=0.5), {"momentum": decay(0.9)}))
     model.fit(X, Y, **FIT)
-    np.testing.assert_allclose(find_knob(model, "momentum").read(), 0.9 * 0.8**5, rtol=1e-6)
+    np.testing.assert_allclose(values([model.optimizer.momentum])[0], 0.9 * 0.8**5, rtol=1e-6)
     model.optimizer.momentum = 0.25
     model.fit(X, Y, **FIT)
-    assert find_knob(model, "momentum").read() == 0.25
+    assert values([model.optimizer.momentum])[0] == 0.25
+
+
+@pytest.mark.parametrize("left_by", ["interrupted fit", "injection"])
+@pytest.mark.parametrize("later", ["schedule", "continuation"])
+def test_a_schedule_left_in_the_step_ends_where_another_callback_moves_the_value(left_by, later):
+    if left_by == "injection":
+        model = linear(inject_hyperparams(SGD(0.1, momentum=0.5), {"momentum": decay(0.9)}))
+    else:
+        model = linear(SGD(0.1, momentum=0.5))
+
+        def interrupt(batch, logs):
+            raise KeyboardInterrupt
+
+        ctrl_c = keras.callbacks.LambdaCallback(on_train_batch_end=interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            follow(model, HyperparameterSchedule("momentum", decay(0.9)), ctrl_c)
+    moves = {
+        "schedule": HyperparameterSchedule("momentum", lambda epoch: 0.25 - epoch / 8, "epoch"),
+        "continuation": kr.callbacks.Continuation("momentum", [0.25, 0.125], advance=1),
+    }
+    reached = []
+    read = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: reached.append(find_knob(model, "momentum").read())
+    )
+    _, logs = follow(model, moves[later], read)
+    assert logs["momentum"] == reached == [0.25, 0.125]
+
+
+class Silent(keras.optimizers.schedules.LearningRateSchedule):
+    """A schedule of a user, who left out `get_config`."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def __call__(self, step):
+        return ops.cast(self.value, "float32")
+
+
+class Empty(Silent):
+    def get_config(self):
+        return {}
+
+
+class Broken(Silent):
+    def get_config(self):
+        return {"value": np.array([self.value, self.value])}
+
+
+@pytest.mark.parametrize("kind", [Silent, Empty, Broken])
+def test_schedules_that_cannot_be_compared_are_different(kind):
+    model = linear(SGD(0.1, momentum=0.5))
+    for value in (0.75, 0.25):
+        _, logs = follow(model, HyperparameterSchedule("momentum", kind(value)))
+        assert logs["momentum"] == [value, value]
+
+
+def test_the_knobs_of_wrappers_are_found_by_name_and_bounded():
+    model = linear(kr.optimizers.ParameterBlur(SGD(0.1), sigma=0.5, seed=0))
+    moving = HyperparameterSchedule("sigma", lambda epoch: 0.25 - epoch / 8, "epoch")
+    _, logs = follow(model, moving, HyperparameterMonitor())
+    assert logs["sigma"] == [0.25, 0.125]
+    assert "learning_rate" in logs
+    model = linear(kr.optimizers.SAM(RMSprop(0.1, rho=0.75, name="rmsprop"), rho=0.5))
+    with pytest.raises(ValueError, match="one of sam.rho, rmsprop.rho"):
+        find_knob(model, "rho")
+    for target in ("sam.rho", model.optimizer.rho):
+        knob = find_knob(model, target)
+        assert knob.name == "sam.rho"
+        with pytest.raises(ValueError, match="not negative"):
+            knob.write(-0.5)
+        knob.write(2.0)
+        assert values([model.optimizer.rho])[0] == 2.0
+    inside = HyperparameterSchedule("sam.rho", keras.optimizers.schedules.PolynomialDecay(1, 1, 1))
+    outside = HyperparameterSchedule("rmsprop.rho", lambda epoch: 0.25, "epoch")
+    _, logs = follow(model, inside, outside, HyperparameterMonitor())
+    assert logs["sam.rho"] == [1.0, 1.0] and logs["rmsprop.rho"] == [0.25, 0.25]
+    assert values([model.optimizer.inner_optimizer.rho])[0] == 0.25
 
 
 @keras.saving.register_keras_serializable("test_hyperparameters")

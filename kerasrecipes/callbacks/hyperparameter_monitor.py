@@ -67,10 +67,11 @@ class HyperparameterMonitor(keras.callbacks.Callback):
         model = self.model
         optimizers = parts(model.optimizer)
         several = len([part for part in optimizers if not inner(part)]) > 1
+        found = [(part, name) for part in optimizers for name in names_of(part)]
+        names = [name for _, name in found]
         self._hyperparameters = {
-            f"{part.name}.{name}" if several else name: (part, name)
-            for part in optimizers
-            for name in names_of(part)
+            f"{part.name}.{name}" if several or names.count(name) > 1 else name: (part, name)
+            for part, name in found
         }
         self._knobs = [locate_knob(model, name) for name in knob_names(model)]
         known = self._values()

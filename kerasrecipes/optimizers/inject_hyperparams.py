@@ -175,10 +175,10 @@ def parts(optimizer):
 def names_of(optimizer):
     """What can be asked for in this optimizer alone: numbers, None, and variables of its own."""
     own = [
-        name
+        name.removeprefix("_")
         for name, value in vars(optimizer).items()
         if isinstance(value, keras.Variable)
-        and not name.startswith("_")
+        and (not name.startswith("_") or _shown(optimizer, name[1:], value))
         and tuple(value.shape) == ()
         and keras.backend.is_float_dtype(value.dtype)
     ]
@@ -186,6 +186,12 @@ def names_of(optimizer):
         return own
     config = optimizer.get_config()
     return list(dict.fromkeys([*(name for name in config if name != "name"), *own]))
+
+
+def _shown(optimizer, name, value):
+    """Whether a property of the class is this variable, which the optimizer itself keeps."""
+    known = isinstance(getattr(type(optimizer), name, None), property)
+    return known and getattr(optimizer, name) is value
 
 
 def locate(optimizer, name):
@@ -319,7 +325,13 @@ def follow(optimizer, name, schedule):
 
 
 def _same(one, other):
-    return one is other or (type(one) is type(other) and one.get_config() == other.get_config())
+    if one is other or type(one) is not type(other):
+        return one is other
+    try:
+        # What tells nothing about itself may be anything.
+        return bool(one.get_config()) and bool(one.get_config() == other.get_config())
+    except Exception:  # not written, or its parts do not compare: it is taken as another
+        return False
 
 
 def release(optimizer, name):

@@ -230,7 +230,7 @@ _PLANTED = [
     (
         "callbacks.HyperparameterMonitor",
         "monitor_shows_layers_and_several_optimizers",
-        ('f"{part.name}.{name}" if several else name', "name"),
+        ('f"{part.name}.{name}" if several or names.count(name) > 1 else name', "name"),
     ),
 ]
 FAULTS = [
