@@ -9,6 +9,7 @@ import pytest
 from keras import ops
 
 from kerasrecipes.callbacks import Continuation
+from kerasrecipes.data import difficulty_from
 from kerasrecipes.layers import ConceptLoss
 from kerasrecipes.losses import Scheduled
 from tests import references
@@ -150,6 +151,14 @@ def test_one_column_of_predictions_fits_a_row_of_labels():
     y, predicted = TARGETS[0][:, 0], X[:, :1]
     ours = float(ops.convert_to_numpy(Scheduled(absolute)(y, predicted)))
     assert ours == pytest.approx(np.abs(y - X[:, 0]).mean(), rel=1e-5)
+
+
+def test_of_single_examples():
+    model, y = linear(losses=[Scheduled("mse", 0.5, name="term")]), TARGETS[0]
+    expected = 0.5 * (y - model.predict(X, verbose=0))[:, 0] ** 2
+    found = difficulty_from(model, X, y)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    np.testing.assert_allclose(found.mean(), model.evaluate(X, y, verbose=0), rtol=1e-5)
 
 
 def test_the_value_stands_in_the_logs_and_in_evaluate():

@@ -212,6 +212,13 @@ class Scheduled(keras.losses.Loss):
 
     def __call__(self, y_true, y_pred, sample_weight=None):
         value = self._inner(y_true, y_pred, sample_weight)
+        return self._times(value)
+
+    def call(self, y_true, y_pred):
+        # Training calls the loss as a whole; this is for what asks for one loss an example.
+        return self._times(self._inner.call(y_true, y_pred))
+
+    def _times(self, value):
         return ops.cast(ops.convert_to_tensor(self.coefficient), value.dtype) * value
 
     def get_config(self):
