@@ -227,6 +227,21 @@ def test_a_mollified_network_is_affine_at_1_and_itself_at_0():
     np.testing.assert_array_equal(array(model(X)), array(plain(X)))
 
 
+@pytest.mark.parametrize("dtype", ["float32", "mixed_float16"])
+def test_affine_at_1_also_where_the_activation_overflows(dtype):
+    x = np.array([[-1.0, 0.0, 100.0, 6e4]], "float32")
+    layer = MollifiedActivation("exponential", 1.0, dtype=dtype)
+    np.testing.assert_array_equal(array(layer(x)), x.astype(layer.compute_dtype))
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(4, use_bias=False), layer])
+    model.layers[0].kernel.assign(np.eye(4))
+    model.compile(keras.optimizers.SGD(2.0**-20), lambda y, out: ops.sum(out, axis=-1))
+    model.fit(x, x, verbose=0)
+    expected = np.eye(4) - np.repeat(x.T, 4, axis=1) / 2**20
+    np.testing.assert_allclose(array(model.layers[0].kernel), expected, rtol=1e-6, atol=1e-7)
+    layer.p = 0.0
+    np.testing.assert_array_equal(array(layer(x)), array(ops.exp(ops.cast(x, layer.compute_dtype))))
+
+
 @pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
 def test_blur_is_scipys_and_keeps_what_is_constant(data_format):
     scipy = pytest.importorskip("scipy.ndimage")

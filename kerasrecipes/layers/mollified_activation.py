@@ -26,9 +26,10 @@ When not to use
 Technical details
     (1 - p) * activation(x) + p * x, in training and inference alike, summed in float32. At p = 1
     a network of such layers is one affine map, whose cost is convex for a convex loss in the
-    output; at p = 0 it is the activation itself. `p` is a weight of the layer: a saved model
-    holds the value reached, the config the one it began with. Mollifying Networks also draws at
-    random which units are linear; here each unit is the mean of the two, which needs no draw.
+    output, also where the activation would overflow; at p = 0 it is the activation itself. `p` is
+    a weight of the layer: a saved model holds the value reached, the config the one it began
+    with. Mollifying Networks also draws at random which units are linear; here each unit is the
+    mean of the two, which needs no draw.
 
 Attribution
     Gulcehre, Moczulski, Visin, Bengio, Mollifying Networks, 2016,
@@ -86,7 +87,10 @@ class MollifiedActivation(keras.layers.Layer):
         self.supports_masking = True
 
     def call(self, inputs):
-        return mollify(inputs, self.activation(inputs), ops.convert_to_tensor(self.p))
+        p = ops.convert_to_tensor(self.p)
+        # 0 * inf is no number, neither here nor in the gradient: a share of 0 is asked at 0.
+        asked = ops.where(ops.equal(p, 1), ops.zeros_like(inputs), inputs)
+        return mollify(inputs, self.activation(asked), p)
 
     def compute_output_shape(self, input_shape):
         return input_shape
