@@ -1,5 +1,6 @@
 """Knobs: scalars that compiled code reads, found by name, so that a callback can turn them."""
 
+import copy
 import math
 
 import keras
@@ -20,6 +21,17 @@ from kerasrecipes.optimizers.inject_hyperparams import (
     refused,
     release,
 )
+
+
+def copied(callback, targets, memo):
+    """For `__deepcopy__`: a copy of `callback` that turns the same objects, not copies of them.
+
+    A copy of a variable or a loss would be none that the model reads.
+    """
+    memo |= {id(target): target for target in targets}
+    other = memo[id(callback)] = type(callback).__new__(type(callback))
+    vars(other).update(copy.deepcopy(vars(callback), memo))
+    return other
 
 
 class Knob:
@@ -109,6 +121,9 @@ class OptimizerKnob(Knob):
         if schedule is not None:
             changed |= follow(self.part, self.hyperparameter, schedule)
             self.follows = True
+        elif self.hyperparameter in self.part._schedules:
+            # One that an interrupted fit has left would go on over what is written here.
+            self.release()
         if changed and self.model.train_function is not None:
             # An earlier fit has compiled the number itself into the step.
             self.model.make_train_function(force=True)

@@ -29,7 +29,8 @@ Technical details
     `min_delta` below the stage's best for `patience` epochs; the best begins anew with each
     stage, since the losses of two objectives do not compare. An epoch whose monitor is not
     finite ends no stage. The last stage lasts until `fit` ends, and the callback warns if the
-    last value was not reached, not for the epochs asked, or no longer holds in the end.
+    last value was not reached, not for the epochs asked, no longer holds in the end, or if
+    `EarlyStopping` restores weights of an earlier stage. Each value is checked before training.
 
     The logs hold the value under the knob's name and the stage under `NAME_stage`; `moves` lists
     (epoch, value) of each move. A run that begins at `initial_epoch` > 0 finds its stage from
@@ -42,6 +43,7 @@ Attribution
     Optimization by Gaussian Continuation, 2015.
 """
 
+import inspect
 import math
 import warnings
 
@@ -49,7 +51,7 @@ import keras
 import numpy as np
 
 from kerasrecipes._checks import integer, nearest, number
-from kerasrecipes.callbacks._knobs import find_knob
+from kerasrecipes.callbacks._knobs import copied, locate_knob
 
 
 def _rising_or_falling(values):
@@ -84,6 +86,13 @@ def _epochs(advance, count):
     return [integer("advance", epochs, 1) for epochs in advance]
 
 
+def _restored(callback):
+    """The epoch whose weights `callback` puts back, now or after this, or inf."""
+    restores = getattr(callback, "restore_best_weights", False)
+    restores = restores and getattr(callback, "best_weights", None) is not None
+    return getattr(callback, "best_epoch", math.inf) if restores else math.inf
+
+
 class Continuation(keras.callbacks.Callback):
     """Moves a knob through `values`, each time the objective so far has been trained enough.
 
@@ -101,8 +110,8 @@ class Continuation(keras.callbacks.Callback):
     Raises:
         TypeError: if an argument has another type.
         ValueError: if `values` is empty, not finite or turns back, or `advance` does not fit;
-            before training if there is no such knob; after the first epoch if the logs lack
-            `monitor`.
+            before training if there is no such knob, or if it may not take one of `values`;
+            after the first epoch if the logs lack `monitor`.
 
     Warns:
         UserWarning: when `fit` ends before the true objective was trained as asked.
@@ -131,8 +140,14 @@ class Continuation(keras.callbacks.Callback):
         self.patience = integer("patience", patience, 1)
         self.verbose = verbose
 
+    def __deepcopy__(self, memo):
+        return copied(self, [self.knob], memo)
+
     def on_train_begin(self, logs=None):
-        self._found = find_knob(self.model, self.knob)
+        self._found = locate_knob(self.model, self.knob)
+        for value in self.values:
+            self._found.check(value)
+        self._found.prepare()
         self.stage, self.moves, self._trained = None, [], 0
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -158,12 +173,23 @@ class Continuation(keras.callbacks.Callback):
     def on_train_end(self, logs=None):
         asked = 1 if self.epochs is None else self.epochs[-1]
         value, last = self._found.read(), self.values[-1]
+        # Keras tells a callback nothing of the others: the list is that of the caller.
+        caller = inspect.currentframe().f_back.f_locals.get("self")
+        others = caller.callbacks if isinstance(caller, keras.callbacks.CallbackList) else []
+        begun = self.moves[-1][0] if self.moves else 0
+        early = [one for one in others if _restored(one) < begun]
         if self.stage != len(self.values) - 1:
             reason = f"fit ended at {value}, stage {self.stage} of 0..{len(self.values) - 1}"
         elif self._trained < asked:
             reason = f"its stage was trained for {self._trained} of {asked} epochs"
         elif not math.isclose(value, last, rel_tol=1e-6, abs_tol=1e-12):
             reason = f"it was set to {value} afterwards"
+        elif early:
+            reason = (
+                f"{type(early[0]).__name__} restores the weights of epoch "
+                f"{_restored(early[0]) + 1}, of an easier objective; let it begin with the last "
+                f"stage (start_from_epoch={begun})"
+            )
         else:
             return
         warnings.warn(

@@ -43,7 +43,7 @@ Technical details
     of an epoch, and of each batch if the host set it. The first value is checked before training
     and the others as they come; inside the step a bad one is not taken, the last good one stays,
     and the error comes at the epoch's end. If `fit` ends by an error or Ctrl-C, a schedule inside
-    the step goes on in a later `fit` until the value is set by hand.
+    the step goes on in a later `fit` until the value is set by hand or another callback moves it.
 
 Attribution
     Parameter scheduling inside one run: fastai's ParamScheduler and optax's
@@ -54,7 +54,7 @@ import keras
 from keras import ops
 
 from kerasrecipes._checks import one_of
-from kerasrecipes.callbacks._knobs import OptimizerKnob, locate_knob
+from kerasrecipes.callbacks._knobs import OptimizerKnob, copied, locate_knob
 
 
 class HyperparameterSchedule(keras.callbacks.Callback):
@@ -98,6 +98,9 @@ class HyperparameterSchedule(keras.callbacks.Callback):
                 f"target={target!r}, schedule={schedule!r}."
             )
         self.schedule = schedule
+
+    def __deepcopy__(self, memo):
+        return copied(self, self._targets, memo)
 
     def on_train_begin(self, logs=None):
         model = self.model
