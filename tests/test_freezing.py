@@ -158,6 +158,33 @@ def test_sparse_gradients():
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("bad", [np.inf, -np.inf, np.nan])
+def test_a_gradient_that_is_not_finite_does_not_leave_a_frozen_weight(bad):
+    """In a global norm its NaN would reach all."""
+    variables = [keras.Variable([1.0, 2.0]), keras.Variable([1.0, 2.0])]
+    optimizer = Masked(K.SGD(0.5, momentum=0.9, global_clipnorm=1.0))
+    optimizer.build(variables)
+    optimizer.freeze(variables[:1])
+    gradients = [[bad, 1.0], [0.0, 2.0]]
+    optimizer.apply([keras.ops.convert_to_tensor(g) for g in gradients], variables)
+    np.testing.assert_allclose(values(variables), [[1.0, 2.0], [1.0, 1.5]], rtol=1e-6)
+
+
+def test_a_sparse_gradient_that_is_not_finite_does_not_leave_a_frozen_table():
+    keras.utils.set_random_seed(0)
+    table, scale = keras.layers.Embedding(10, 3, name="table"), keras.layers.Dense(1, name="head")
+    model = keras.Sequential([keras.Input((4,)), table, scale])
+    masked = Masked(K.SGD(0.1, global_clipnorm=1.0))
+    model.compile(masked, lambda y_true, y_pred: keras.ops.mean(y_pred), jit_compile=False)
+    start = table.get_weights()
+    scale.set_weights([np.full((3, 1), np.inf, "float32"), np.zeros(1, "float32")])
+    masked.build(model.trainable_variables)
+    masked.freeze([*table.weights, scale.kernel])
+    model.train_on_batch(np.zeros((2, 4)), np.zeros((2, 4, 1)))
+    assert equal(start, table.get_weights())
+    np.testing.assert_allclose(values([scale.bias])[0], [-0.1], rtol=1e-5)
+
+
 HOOKS = [
     *(f"on_{part}_{end}" for part in ("train_batch", "epoch", "test") for end in ("begin", "end")),
     "on_train_end",

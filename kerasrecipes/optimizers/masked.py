@@ -200,10 +200,9 @@ class Masked(Wrapper):
                 else:
                     rest = _tensor(slot)
                 held.append((trains, slot, rest))
-        # A product, as it keeps a sparse gradient sparse.
         index = [self._get_variable_index(v) for v in variables]
         masked = [
-            g if g is None else ops.multiply(g, ops.cast(mask[i], g.dtype))
+            g if g is None else _let_through(mask[i] > 0, g)
             for i, g in zip(index, grads, strict=True)
         ]
         self.inner_optimizer.apply(masked, variables)
@@ -227,3 +226,12 @@ class Masked(Wrapper):
 def _tensor(variable):
     """The value now: PyTorch assigns in place."""
     return ops.copy(ops.convert_to_tensor(variable))
+
+
+def _let_through(trains, gradient):
+    """The gradient or zero; a product would make NaN of an infinite one."""
+    if hasattr(gradient, "dense_shape"):  # TensorFlow's sparse ones stay sparse
+        kept = _let_through(trains, gradient.values)
+        return type(gradient)(kept, gradient.indices, gradient.dense_shape)
+    gradient = ops.convert_to_tensor(gradient)
+    return ops.where(trains, gradient, ops.zeros_like(gradient))

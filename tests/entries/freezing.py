@@ -201,7 +201,7 @@ FAULTS = [
         "optimizers.Masked",
         "optimizers/masked.py",
         "test_contracts.py::test_contract[numpy-optimizers.Masked]",
-        ("ops.multiply(g, ops.cast(mask[i], g.dtype))", "g"),
+        ("ops.where(trains, gradient, ops.zeros_like(gradient))", "gradient"),
     ),
     Fault(
         ("optimizers.Masked",),
