@@ -593,13 +593,55 @@ def test_a_bad_value_inside_the_step_is_not_taken_and_told_at_the_epochs_end(bad
 
 
 def test_bad_values_from_the_host_stop_training_at_once():
-    for per, seen in (("batch", 4), ("epoch", 3)):
+    for per, seen in (("batch", 4), ("epoch", 0)):
         model, record = linear(SGD(0.1, momentum=0.5)), Record()
         schedule = {"batch": lambda i: -1.0 if i == 4 else 0.5, "epoch": lambda i: 0.5 + i}[per]
         callbacks = [HyperparameterSchedule("momentum", schedule, per), record]
         with pytest.raises(ValueError, match=f"'momentum' returned .* at {per}"):
             model.fit(X, Y, callbacks=callbacks, **FIT)
         assert len(record.weights) == seen
+
+
+def test_the_values_of_all_epochs_of_a_fit_are_checked_before_its_first_batch():
+    model, record = linear(SGD(0.1, momentum=0.5)), Record()
+    good = {2: 0.5, 3: 0.25}
+    moving = HyperparameterSchedule("momentum", lambda epoch: good.get(epoch, -1.0), "epoch")
+    for initial, epochs, bad in ((1, 4, 1), (2, 5, 4)):
+        with pytest.raises(ValueError, match=f"'momentum' returned -1.0 at epoch {bad}"):
+            model.fit(
+                X, Y, callbacks=[moving, record], **FIT | {"epochs": epochs}, initial_epoch=initial
+            )
+        assert record.weights == []
+    _, logs = follow(model, moving, epochs=4, initial_epoch=2)
+    assert logs["momentum"] == [0.5, 0.25]
+
+
+@pytest.mark.parametrize("target", ["momentum", "scale.factor", "cost.coefficient"])
+def test_two_schedules_of_one_target_in_one_fit_are_refused(target):
+    model = linear(SGD(0.1, momentum=0.75), loss=kr.losses.Scheduled("mse", name="cost"))
+    other = {"momentum": "sgd.momentum", "scale.factor": model.layers[0].factor}
+    model.optimizer.name = "sgd"
+    first = HyperparameterSchedule(target, decay(0.5))
+    second = HyperparameterSchedule(
+        other.get(target, model.loss), lambda epoch: 0.25 - epoch / 8, per="epoch"
+    )
+    twice = HyperparameterSchedule((target, target), (decay(0.5), decay(0.25)))
+    record = Record()
+    for callbacks in ([first, second], [twice]):
+        with pytest.raises(ValueError, match="two schedules in this fit"):
+            model.fit(X, Y, callbacks=[*callbacks, record], **FIT)
+    assert record.weights == []
+    follow(model)
+    assert find_knob(model, target).read() == (0.75 if target == "momentum" else 1.0)
+
+    def interrupt(batch, logs):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        follow(model, first, keras.callbacks.LambdaCallback(on_train_batch_end=interrupt))
+    for one in (second, first, second):
+        follow(model, one)
+    np.testing.assert_allclose(find_knob(model, target).read(), 0.125, rtol=1e-6)
 
 
 def test_momentum_of_zero_has_slots_if_injected_before_fit(tmp_path):
@@ -703,3 +745,21 @@ def test_monitor_changes_nothing():
         results.append(model.get_weights() + values(model.optimizer.variables))
     for one, other in zip(*results, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_monitor_tells_layers_of_one_name_apart():
+    blocks = [keras.Sequential([Factor(name="scale")], name=name) for name in ("one", "two")]
+    layers = [keras.Input((3,)), *blocks, keras.layers.Dense(1)]
+    model = keras.Sequential(layers)
+    model.compile(SGD(0.1), "mse")
+    factors = [block.layers[0].factor for block in blocks]
+    for factor, value in zip(factors, (0.5, 0.25), strict=True):
+        factor.assign(value)
+    known = {"loss", "learning_rate", *(factor.path for factor in factors)}
+    assert len(known) == 4
+    _, logs = follow(model, HyperparameterMonitor())
+    assert known <= set(logs)
+    assert [logs[factor.path] for factor in factors] == [[0.5, 0.5], [0.25, 0.25]]
+    moving = HyperparameterSchedule(factors[1], lambda epoch: 1.0 + epoch, "epoch")
+    _, logs = follow(model, moving, HyperparameterMonitor([factors[0].path]))
+    assert [logs[factor.path] for factor in factors] == [[0.5, 0.5], [1.0, 2.0]]

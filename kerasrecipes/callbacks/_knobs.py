@@ -1,5 +1,6 @@
 """Knobs: scalars that compiled code reads, found by name, so that a callback can turn them."""
 
+import collections
 import copy
 import math
 
@@ -41,6 +42,11 @@ class Knob:
         self.model = model
         self.name = name
         self.variable = variable
+
+    @property
+    def key(self):
+        """What two knobs have in common that turn the same thing."""
+        return id(self.variable)
 
     def prepare(self):
         """Makes training read the variable; nothing is changed before."""
@@ -87,6 +93,10 @@ class _LossKnob(Knob):
         self.name = f"{loss.name}.coefficient"
         self.loss = loss
 
+    @property
+    def key(self):
+        return id(self.loss)
+
     def prepare(self):
         self.loss.attach(self.model)
 
@@ -111,6 +121,10 @@ class OptimizerKnob(Knob):
         self.part = part
         self.limits = bounds(part, self.hyperparameter)
         self.follows = False
+
+    @property
+    def key(self):
+        return id(self.part), self.hyperparameter
 
     def check(self, value):
         return checked(self.name, value, self.limits)
@@ -178,7 +192,7 @@ def locate_knob(model, target):
             )
         return _LossKnob(model, target)
     if isinstance(target, keras.Variable):
-        return _of_variable(model, target, losses)
+        return _of_variable(model, target)
     if not isinstance(target, str):
         raise TypeError(
             '`target` must be a string such as "momentum" or "layer_name.knob", a '
@@ -194,13 +208,10 @@ def _losses(model):
     return [loss for loss in parts if hasattr(loss, "attach")]
 
 
-def _of_variable(model, variable, losses):
-    for loss in losses:
-        if loss.coefficient is variable:
-            return _LossKnob(model, loss)
-    for layer, attribute in _of_layers(model).values():
-        if getattr(layer, attribute) is variable:
-            return _checked(model, _LayerKnob(model, layer, attribute))
+def _of_variable(model, variable):
+    for knob in own_knobs(model):
+        if knob.variable is variable:
+            return knob if isinstance(knob, _LossKnob) else _checked(model, knob)
     for part in parts(model.optimizer):
         for name in names_of(part):
             if getattr(part, name, None) is variable:
@@ -215,7 +226,7 @@ def _of_name(model, target, losses):
     found = [loss for loss in losses if loss.name == owner] if attribute == "coefficient" else []
     layers = [layer for layer in sublayers(model) if layer.name == owner]
     found += [layer for layer in layers if hasattr(layer, attribute)]
-    known = knob_names(model)
+    known = [knob.name for knob in own_knobs(model)]
     if len(found) > 1:
         raise ValueError(
             f"{len(found)} parts of {model.name!r} are called {owner!r}: give the variable or "
@@ -256,9 +267,9 @@ def _checked(model, knob):
 
 
 def _of_layers(model):
-    """name -> (layer, attribute) of all scalars of layers that no gradient moves."""
-    return {
-        f"{layer.name}.{attribute}": (layer, attribute)
+    """(layer, attribute) of all scalars of layers that no gradient moves."""
+    return [
+        (layer, attribute)
         for layer in sublayers(model)
         for attribute, value in vars(layer).items()
         if isinstance(value, keras.Variable)
@@ -266,9 +277,17 @@ def _of_layers(model):
         and keras.backend.is_float_dtype(value.dtype)
         and not value.trainable
         and not attribute.startswith("_")
-    }
+    ]
 
 
-def knob_names(model):
-    """The names of all knobs of the losses and layers."""
-    return [*(f"{loss.name}.coefficient" for loss in _losses(model)), *_of_layers(model)]
+def own_knobs(model):
+    """The knobs of all losses and layers, called by the variable's path where names repeat."""
+    knobs = [_LossKnob(model, loss) for loss in _losses(model)]
+    knobs += [_LayerKnob(model, layer, attribute) for layer, attribute in _of_layers(model)]
+    knobs = list({(knob.name, knob.key): knob for knob in knobs}.values())
+    for label in (lambda knob, i: knob.variable.path, lambda knob, i: f"{knob.name}_{i}"):
+        count = collections.Counter(knob.name for knob in knobs)
+        for i, knob in enumerate(knobs):
+            if count[knob.name] > 1:
+                knob.name = label(knob, i)
+    return knobs

@@ -27,8 +27,9 @@ Technical details
     of the next step. Logged are the optimizer's `learning_rate`, its `momentum`, `weight_decay`
     and clipping where it has them, what was injected, scalar variables of its own, scalars of
     layers that no gradient trains ("layer_name.attribute") and coefficients of losses
-    ("loss_name.coefficient"). With several optimizers the name of each comes before. Without a
-    schedule it shows the rate as a callback has set it.
+    ("loss_name.coefficient"). With several optimizers the name of each comes before. Of layers
+    or losses of one name each is logged under the path of its variable. Without a schedule it
+    shows the rate as a callback has set it.
 
 Attribution
     Asked for in Keras's issue 20069; the code is our own.
@@ -39,7 +40,7 @@ from keras import ops
 
 from kerasrecipes import _backend
 from kerasrecipes._checks import nearest
-from kerasrecipes.callbacks._knobs import knob_names, locate_knob
+from kerasrecipes.callbacks._knobs import own_knobs
 from kerasrecipes.optimizers.inject_hyperparams import inner, names_of, parts
 
 _ALWAYS = ("learning_rate", "momentum", "weight_decay", "clipnorm", "global_clipnorm", "clipvalue")
@@ -73,7 +74,7 @@ class HyperparameterMonitor(keras.callbacks.Callback):
             f"{part.name}.{name}" if several or names.count(name) > 1 else name: (part, name)
             for part, name in found
         }
-        self._knobs = [locate_knob(model, name) for name in knob_names(model)]
+        self._knobs = own_knobs(model)
         known = self._values()
         for name in self.names or ():
             if name not in known:

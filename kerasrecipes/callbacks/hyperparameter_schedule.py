@@ -40,15 +40,20 @@ Technical details
     an earlier `fit` this costs one compilation, and nothing is compiled again after that.
 
     The last value stays after `fit`. It stands in the logs under the target's name: at the end
-    of an epoch, and of each batch if the host set it. The first value is checked before training
-    and the others as they come; inside the step a bad one is not taken, the last good one stays,
-    and the error comes at the epoch's end. If `fit` ends by an error or Ctrl-C, a schedule inside
+    of an epoch, and of each batch if the host set it. Two schedules of one target in one `fit` are
+    refused. With per="epoch" the schedule is called for all epochs of the `fit` before the first
+    batch, to check its values, and again at each epoch: let it depend on the index alone. With
+    per="batch" the first value is checked before training and the others as they come; inside
+    the step a bad one is not taken, the last good one stays, and the error comes at the epoch's
+    end. If `fit` ends by an error or Ctrl-C, a schedule inside
     the step goes on in a later `fit` until the value is set by hand or another callback moves it.
 
 Attribution
     Parameter scheduling inside one run: fastai's ParamScheduler and optax's
     inject_hyperparams.
 """
+
+import weakref
 
 import keras
 from keras import ops
@@ -75,9 +80,12 @@ class HyperparameterSchedule(keras.callbacks.Callback):
         TypeError: if `schedule` cannot be called.
         ValueError: if `per` is unknown or there are not as many schedules as targets; before
             training if a target is unknown or compiled code would not see it, if the optimizer's
-            rate is a schedule already, if the first value is bad, or if what runs on the host per
-            batch meets `steps_per_execution` > 1; during training if a later value is bad.
+            rate is a schedule already, if the first value, or that of any epoch, is bad, if a
+            target has two schedules, or if what runs on the host per batch meets
+            `steps_per_execution` > 1; during training if a later value per batch is bad.
     """
+
+    _owners = weakref.WeakValueDictionary()  # key of a knob -> its schedule in the latest fit
 
     def __init__(self, target, schedule, per="batch"):
         super().__init__()
@@ -106,6 +114,7 @@ class HyperparameterSchedule(keras.callbacks.Callback):
         model = self.model
         knobs = [locate_knob(model, target) for target in self._targets]
         pairs = list(zip(knobs, self._schedules, strict=True))
+        self._refuse_second(knobs)
         inside = [self._runs_inside(knob, schedule) for knob, schedule in pairs]
         for (knob, schedule), by_optimizer in zip(pairs, inside, strict=True):
             if self.per == "batch":
@@ -117,7 +126,8 @@ class HyperparameterSchedule(keras.callbacks.Callback):
                         'per="epoch", or a Keras schedule of a hyperparameter of the optimizer.'
                     )
                 self._value(knob, schedule, self._step())
-        self._inside, self._outside, self._values = [], [], {}
+        self._owners.update((knob.key, self) for knob in knobs)
+        self._inside, self._outside, self._values, self._checked = [], [], {}, False
         for (knob, schedule), by_optimizer in zip(pairs, inside, strict=True):
             if by_optimizer:
                 knob.prepare(schedule)
@@ -128,6 +138,11 @@ class HyperparameterSchedule(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         if self.per == "epoch":
+            if not self._checked:  # which epoch is the first is known only now
+                for later in range(epoch, (self.params or {}).get("epochs") or 0):
+                    for knob, schedule in self._outside:
+                        self._value(knob, schedule, later)
+                self._checked = True
             self._set(epoch)
 
     def on_train_batch_begin(self, batch, logs=None):
@@ -146,6 +161,19 @@ class HyperparameterSchedule(keras.callbacks.Callback):
     def on_train_end(self, logs=None):
         for knob in self._inside:
             knob.release()
+
+    def _refuse_second(self, knobs):
+        for i, knob in enumerate(knobs):
+            owner = self._owners.get(knob.key, self)
+            # All callbacks of one fit share one `params`; an interrupted fit had another.
+            now = self.params is not None and owner.params is self.params
+            if (owner is not self and now) or knob.key in [one.key for one in knobs[:i]]:
+                if owner is not self and now:
+                    owner.on_train_end()
+                raise ValueError(
+                    f"{knob.name!r} has two schedules in this fit, and only one of them could "
+                    "hold. Give one of them alone, or one function that joins both."
+                )
 
     def _runs_inside(self, knob, schedule):
         kinds = keras.optimizers.schedules.LearningRateSchedule

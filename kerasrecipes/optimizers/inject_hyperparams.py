@@ -191,7 +191,8 @@ def names_of(optimizer):
 def _shown(optimizer, name, value):
     """Whether a property of the class is this variable, which the optimizer itself keeps."""
     known = isinstance(getattr(type(optimizer), name, None), property)
-    return known and getattr(optimizer, name) is value
+    # MultiOptimizer has properties that only raise.
+    return known and getattr(optimizer, name, None) is value
 
 
 def locate(optimizer, name):

@@ -33,10 +33,11 @@ Technical details
 
     The inner optimizer counts updates: its schedules, accumulation (of descent gradients) and
     moving average go by half the batches, and so does `iterations`. `rho` is a variable, which
-    callbacks may move within one fit. The loss in the logs is the mean of ascent and descent
-    points. Between the two batches the model holds the ascent point: `SwapAcceptedWeights`
-    hides it from validation and checkpoints. `fit` ends on the accepted weights with or without
-    it; without it the next `fit` starts a new pair. One copy of the weights is kept.
+    callbacks may move within one fit ("sam.rho" where the inner optimizer has a rho, too). The
+    loss in the logs is the mean of ascent and descent points. Between the two batches the model
+    holds the ascent point: `SwapAcceptedWeights` hides it from validation and checkpoints. `fit`
+    ends on the accepted weights with or without it; without it the next `fit` starts a new pair.
+    One copy of the weights is kept.
 
     Batch normalization's averages come from both points: re-estimate them after training.
 

@@ -225,7 +225,7 @@ _PLANTED = [
         "monitor_shows_what_the_last_step_used",
         ("count.assign(max(now - 1, 0))", "pass"),
         ("        count.assign(now)", "        pass"),
-        ("for name in knob_names(model)]", "for name in []]"),
+        ("self._knobs = own_knobs(model)", "self._knobs = []"),
     ),
     (
         "callbacks.HyperparameterMonitor",
