@@ -35,8 +35,9 @@ Technical details
     The logs hold the value under the knob's name and the stage under `NAME_stage`; `moves` lists
     (epoch, value) of each move. A run that begins at `initial_epoch` > 0 finds its stage from
     the epochs asked, or with "plateau" from the knob's present value (weight files hold it, also
-    those of `BackupAndRestore`), and its patience begins anew. `EarlyStopping` compares the
-    losses of different objectives: let it begin with the last stage, by `start_from_epoch`.
+    those of `BackupAndRestore`; not that of an injected hyperparameter such as "momentum", which
+    begins at stage 0), and its patience begins anew. `EarlyStopping` compares the losses of
+    different objectives: let it begin with the last stage, by `start_from_epoch`.
 
 Attribution
     Continuation methods J0 ... Jn of lecture 004; Mobahi and Fisher, A Theoretical Analysis of
