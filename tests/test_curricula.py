@@ -1,5 +1,6 @@
 """Curricula: what the model received, batch by batch, and the exact properties of the weights."""
 
+import copy
 import gc
 import weakref
 
@@ -14,6 +15,7 @@ from kerasrecipes.data import CurriculumDataset, SelfPacedDataset, difficulty_fr
 from kerasrecipes.data._driven import systematic
 from kerasrecipes.data.curriculum import MODES, admitted, ranks
 from kerasrecipes.data.self_paced import WEIGHTINGS, bars, self_paced_weights
+from kerasrecipes.optimizers import SAM
 from tests.problems import network
 
 N, STEPS, SIZE = 60, 5, 12
@@ -374,7 +376,8 @@ def test_self_paced_begins_with_half_grows_by_its_factor_and_ends_with_all():
     assert shares[0] == 0.5 and (np.diff(shares) > 0).all() and shares[-1] < 1
     dataset.begin_epoch(4, everything=True)
     assert dataset.v.sum() == N
-    resumed = SelfPacedDataset(IDS, Y, SIZE, STEPS, growth=1.5, seed=0, threshold=dataset.threshold)
+    found = dataset.found_threshold
+    resumed = SelfPacedDataset(IDS, Y, SIZE, STEPS, growth=1.5, seed=0, threshold=found)
     dataset.begin_epoch(3, losses=losses)
     resumed.begin_epoch(3, losses=losses)
     for one, other in zip(dataset, resumed, strict=True):
@@ -469,3 +472,119 @@ def test_there_are_no_workers_to_carry_batches_over():
     assert dataset.workers == 1
     with pytest.raises(AttributeError):
         dataset.workers = 4
+
+
+def compiled(optimizer="sgd"):
+    model = network(features=1)
+    model.compile(optimizer, "mse")
+    return model
+
+
+@pytest.mark.parametrize("make", [curriculum, lambda: SelfPacedDataset(IDS, Y, SIZE, STEPS)])
+def test_without_its_callback_it_can_be_evaluated_and_fitted_for_one_epoch(make):
+    dataset = make()
+    for model in (compiled(), compiled()):
+        for _ in range(2):
+            # As many draws as examples: each stands in the epoch once.
+            expected = model.evaluate(IDS, Y, verbose=0)
+            np.testing.assert_allclose(model.evaluate(dataset, verbose=0), expected, rtol=1e-4)
+        assert model.predict(dataset, verbose=0).shape == (N, 3)
+        model.fit(dataset, verbose=0)
+        history = model.fit(IDS, Y, epochs=2, validation_data=dataset, verbose=0).history
+        assert len(history["val_loss"]) == 2
+    callback = Curriculum(dataset)
+    for _ in range(2):
+        model.fit(dataset, epochs=3, validation_data=dataset, callbacks=[callback], verbose=0)
+        model.evaluate(dataset, verbose=0)
+
+
+@pytest.mark.parametrize("built", [False, True])
+def test_a_second_epoch_without_the_callback_raises_after_the_first(built):
+    dataset, model, ended = curriculum(), compiled(), []
+    if built:
+        model.evaluate(dataset, verbose=0)
+    watch = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: ended.append(epoch))
+    with pytest.raises(RuntimeError, match="Nothing moved"):
+        model.fit(dataset, epochs=3, callbacks=[watch], verbose=0)
+    assert ended == [0]
+
+
+def test_self_paced_finds_its_bar_anew_in_each_fit_and_keeps_it_in_a_resumed_one():
+    dataset = SelfPacedDataset(IDS, Y, SIZE, STEPS)
+    losses = np.random.default_rng(0).exponential(size=N)
+    dataset.begin_epoch(0, losses=losses)
+    dataset.begin_epoch(0, losses=100 * losses)
+    assert dataset.threshold is None and dataset.found_threshold == 100 * np.median(losses)
+    dataset.begin_epoch(2, losses=losses)
+    assert dataset.found_threshold == 100 * np.median(losses)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_sizes_and_pools_of_all_epochs_are_compared_before_the_first_batch(order):
+    dataset, steps = curriculum(start=0.5), []
+    watch = keras.callbacks.LambdaCallback(on_train_batch_begin=lambda step, logs: steps.append(1))
+
+    def fit(sizes):
+        used = [Curriculum(dataset), BatchSizeSchedule(dataset, sizes)][::order]
+        compiled().fit(dataset, epochs=2, callbacks=[*used, watch], verbose=0)
+
+    with pytest.raises(ValueError, match="level 0 the pool is smaller than a batch: 30 of 60"):
+        fit({0: 40, 1: 50})
+    assert not steps
+    fit({0: 8, 1: 40})
+    fit({0: 8, 1: 40})  # begins with the size and the level at which the last fit ended
+    dataset = curriculum(start=0.5, mode="one_pass")
+    steps.clear()
+    with pytest.raises(ValueError, match="level 1 the pool is smaller than a batch: 30 of 60"):
+        fit({0: 8, 1: 40})
+    assert not steps
+
+
+def test_says_so_when_the_fit_ends_within_the_curriculum(recwarn):
+    for dataset in (curriculum(), SelfPacedDataset(IDS, Y, SIZE, STEPS, growth=1.001)):
+        with pytest.warns(UserWarning, match="ended within the curriculum"):
+            compiled().fit(dataset, epochs=3, callbacks=[Curriculum(dataset, epochs=20)], verbose=0)
+        recwarn.clear()
+        compiled().fit(dataset, epochs=3, callbacks=[Curriculum(dataset, epochs=2)], verbose=0)
+        assert not [one for one in recwarn if "curriculum" in str(one.message)]
+
+
+def test_a_deep_copy_moves_the_same_data_set():
+    dataset = curriculum(start=0.5)
+    used = [Curriculum(dataset), BatchSizeSchedule(dataset, {0: 4, 1: 8})]
+    copies = copy.deepcopy(used)
+    assert all(a is not b and a.dataset is b.dataset for a, b in zip(used, copies, strict=True))
+    history = compiled().fit(dataset, epochs=2, callbacks=copies, verbose=0).history
+    assert history["curriculum"] == [0, 1] and history["batch_size"] == [4, 8]
+
+
+def test_self_paced_losses_are_those_of_the_accepted_point():
+    sam = SAM(keras.optimizers.SGD(0.01), rho=0.5)
+    model, dataset = compiled(sam), SelfPacedDataset(IDS / N, Y, SIZE, STEPS)
+    asked, plain = [], dataset.losses
+
+    def ask(model):
+        inside = sam.built and bool(ops.convert_to_numpy(sam.swapped))
+        asked.append((inside, plain(model)))
+        return asked[-1][1]
+
+    dataset.losses = ask
+    held, accepted = keras.callbacks.LambdaCallback(), []
+    held.on_epoch_end = lambda epoch, logs=None: (
+        accepted.append(held.model.optimizer.hold_accepted()),
+        accepted.append(plain(held.model)),
+        held.model.optimizer.hold_trial(),
+    )
+    model.fit(dataset, epochs=3, callbacks=[Curriculum(dataset), held], verbose=0)
+    assert accepted[0] and asked[1][0]
+    np.testing.assert_array_equal(asked[1][1], accepted[1])
+
+
+def test_a_source_that_starts_again_is_told_so():
+    source, told = Source(), []
+    source.on_epoch_end = lambda: told.append(1)
+    dataset = CurriculumDataset(source, None, _share, SIZE, 2 * STEPS)
+    dataset.begin_epoch(0, level=1.0)
+    for step in range(2 * STEPS):
+        assert len(told) == (step * SIZE - 1) // N if step else not told
+        dataset[step]

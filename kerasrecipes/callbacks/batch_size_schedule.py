@@ -22,11 +22,12 @@ When not to use
 
 Technical details
     Keras asks a data set for its length once, so an epoch keeps its number of updates
-    (`steps_per_epoch`) and sees more examples as the batch grows: steps times batch size. To
-    keep the examples of a stage, give it fewer epochs. The size is set at the begin of an epoch.
-    Each distinct size costs one compilation. The data set is a `CurriculumDataset`
-    (`difficulty=None` makes it a plain shuffled one) or a `SelfPacedDataset`, so that the
-    schedule composes with `Curriculum` in one fit. The logs hold "batch_size".
+    (`steps_per_epoch`) and sees more examples as the batch grows: steps times batch size. To keep
+    the examples of a stage, give it fewer epochs. The size is set at the begin of an epoch. Each
+    distinct size costs one compilation. The data set is a `CurriculumDataset` (`difficulty=None`
+    makes it a plain shuffled one) or a `SelfPacedDataset`, so that the schedule composes with
+    `Curriculum` in one fit, in either order: the sizes and pools of all epochs are compared before
+    the first batch. The logs hold "batch_size".
 
 Attribution
     Smith, Kindermans, Ying, Le, Don't Decay the Learning Rate, Increase the Batch Size, 2018,
@@ -38,6 +39,7 @@ import numbers
 import keras
 
 from kerasrecipes._checks import integer
+from kerasrecipes.callbacks._knobs import copied
 from kerasrecipes.data import CurriculumDataset, SelfPacedDataset
 
 
@@ -79,10 +81,12 @@ class BatchSizeSchedule(keras.callbacks.Callback):
             )
         self.dataset, self.schedule = dataset, schedule
 
+    def __deepcopy__(self, memo):
+        return copied(self, [self.dataset], memo)
+
     def on_train_begin(self, logs=None):
         self.dataset.check_steps(self.params["steps"])
-        for epoch in range(self.params["epochs"]):
-            self._size(epoch)
+        self.dataset.plan(sizes=[self._size(epoch) for epoch in range(self.params["epochs"])])
 
     def on_epoch_begin(self, epoch, logs=None):
         self.dataset.begin_epoch(epoch, batch_size=self._size(epoch))

@@ -21,12 +21,13 @@ When not to use
     validation loss before the move is over: the model has not seen the hard examples.
 
 Technical details
-    Progress is 0 in the first epoch, 1 in the last of the move and stays 1; a move of one epoch
-    is at 1. It counts from epoch 0, so that a resumed fit goes on where it was. All levels are
-    computed and checked before training. The level is set at the begin of an epoch, before Keras
-    asks for its first batch; that no batch of an epoch is fetched earlier was measured on the
-    three backends. A SelfPacedDataset is given the model's losses instead. The logs hold
-    "curriculum": the level, or the share of the examples that is in.
+    Progress is 0 in the first epoch, 1 in the last of the move and stays 1; a move of one epoch is
+    at 1. It counts from epoch 0, so that a resumed fit goes on where it was. All levels are
+    computed before training and compared with the batch sizes of all epochs. The level is set at
+    the begin of an epoch, before Keras asks for its first batch; that no batch of an epoch is
+    fetched earlier was measured on the three backends. A SelfPacedDataset is given the model's
+    losses instead, at the weights that the optimizer stands on. A fit that ends before the move
+    does warns. The logs hold "curriculum": the level, or the share of the examples that is in.
 
 Attribution
     Bengio, Louradour, Collobert, Weston, Curriculum Learning, ICML 2009; the root: Platanios et
@@ -34,12 +35,15 @@ Attribution
 """
 
 import math
+import warnings
 
 import keras
 import numpy as np
 
 from kerasrecipes._checks import integer, nearest
+from kerasrecipes.callbacks._knobs import copied
 from kerasrecipes.data import CurriculumDataset, SelfPacedDataset
+from kerasrecipes.optimizers._trial import trial_optimizers
 
 PACES = {"linear": float, "root": math.sqrt}
 
@@ -138,14 +142,18 @@ class Curriculum(keras.callbacks.Callback):
         self.epochs = None if epochs is None else integer("epochs", epochs, 1)
         self._pace = _pace("linear" if pacing is None else pacing)
 
+    def __deepcopy__(self, memo):
+        return copied(self, [self.dataset], memo)
+
     def on_train_begin(self, logs=None):
+        self._value = None
         total = self.params["epochs"]
         self.dataset.check_steps(self.params["steps"])
         self._move = self.epochs or total
         if isinstance(self.dataset, CurriculumDataset):
             self._levels = levels(self._pace, self._move, total)
             self._previous = self.dataset.predecessors(self._levels)
-            self.dataset.check_levels(self._levels)
+            self.dataset.plan(levels=self._levels)
 
     def on_epoch_begin(self, epoch, logs=None):
         if isinstance(self.dataset, CurriculumDataset):
@@ -155,7 +163,7 @@ class Curriculum(keras.callbacks.Callback):
         if epoch >= self._move - 1:
             self.dataset.begin_epoch(epoch, everything=True)
         else:
-            self.dataset.begin_epoch(epoch, losses=self.dataset.losses(self.model))
+            self.dataset.begin_epoch(epoch, losses=self._losses())
         self._value = float(np.mean(self.dataset.v > 0))
 
     def on_train_batch_begin(self, batch, logs=None):
@@ -167,6 +175,22 @@ class Curriculum(keras.callbacks.Callback):
 
     def on_train_end(self, logs=None):
         self.dataset.finish()
+        if self._value is not None and self._value < 1:
+            warnings.warn(
+                f"This fit ended within the curriculum, at {self._value:g} of 1: the model never "
+                "trained on everything. Train for more epochs, or give Curriculum fewer `epochs`.",
+                stacklevel=2,
+            )
+
+    def _losses(self):
+        # Between two steps SAM and its like hold a point that is not the one they stand on.
+        found = trial_optimizers(self.model.optimizer)
+        moved = [optimizer for optimizer in found if optimizer.hold_accepted()]
+        try:
+            return self.dataset.losses(self.model)
+        finally:
+            for optimizer in moved:
+                optimizer.hold_trial()
 
 
 def _pace(pacing):

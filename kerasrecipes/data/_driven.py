@@ -27,6 +27,27 @@ def systematic(weights, count, rng):
     return rng.permutation(order[found])
 
 
+def check_classes(classes, count):
+    """`classes` as an array of one label an example, or None; raises where it is no such thing."""
+    if classes is None:
+        return None
+    classes = np.asarray(classes)
+    if classes.ndim != 1:
+        raise ValueError(
+            f"`classes` must be one label an example. Received shape {classes.shape}: for one-hot "
+            "targets give `y.argmax(-1)`."
+        )
+    if len(classes) != count:
+        raise ValueError(
+            "`classes` and the data must have the same number of examples. Received "
+            f"{len(classes)} labels for {count} examples."
+        )
+    # Only NaN differs from itself.
+    if (classes != classes).any():
+        raise ValueError("`classes` has NaN: give each example a label.")
+    return classes
+
+
 class Driven(keras.utils.PyDataset):
     """Arrays of which each epoch draws by weight: what the data sets of this room share.
 
@@ -53,10 +74,15 @@ class Driven(keras.utils.PyDataset):
         self.seed = integer("seed", seed, 0)
         self.epoch = 0
         self._order = None
+        # "new" (a loop of Keras begins), "peeked" (it builds the model), "ready", "moved",
+        # "running" and "over".
         self._state = "new"
+        self._plan, self._planned = {}, False
 
     @property
     def workers(self):
+        # Keras asks once as each fit, evaluate or predict begins, and in no other place.
+        self._state, self._plan = "new", {}
         # Keras's queue of workers carries batches over from one epoch into the next.
         return 1
 
@@ -77,7 +103,14 @@ class Driven(keras.utils.PyDataset):
         if batch_size is not None:
             self.batch_size = integer("batch_size", batch_size, 1)
         self._order, self._state = None, "moved"
-        self.check_batch_size(self.batch_size)
+        # Where two callbacks move it one after the other, only the plan knows both.
+        if not self._planned:
+            self.check_batch_size(self.batch_size)
+
+    def plan(self, **parts):
+        """Takes down what a callback will do: its `levels`, its `sizes`, one an epoch."""
+        self._plan |= parts
+        self._planned = False
 
     def check_batch_size(self, batch_size):
         """Raises a ValueError if there are fewer examples to draw from than `batch_size`."""
@@ -120,17 +153,17 @@ class Driven(keras.utils.PyDataset):
 
     def finish(self):
         """Makes ready for another `fit`."""
-        self._state = "new"
+        self._plan, self._planned = {}, False
 
     def on_epoch_begin(self):
-        # Before its first epoch Keras may look at a batch to build the model.
         if self._state == "over":
             raise RuntimeError(
                 f"Nothing moved this {type(self).__name__} to its next epoch. Give its callback "
                 "to fit, such as `callbacks=[Curriculum(dataset)]`, or call "
-                "`dataset.begin_epoch` in a loop of your own."
+                "`dataset.begin_epoch` before each fit of one epoch."
             )
-        self._state = "running"
+        # Keras says that an epoch ended before the first; only a look at a batch comes earlier.
+        self._state = "peeked" if self._state == "new" else "running"
 
     def on_epoch_end(self):
-        self._state = "over"
+        self._state = {"running": "over", "moved": "moved"}.get(self._state, "ready")

@@ -46,6 +46,8 @@ class Stream:
             batch = next(self._batches, None)
             if batch is None:
                 self._batches, ends = None, ends + 1
+                if isinstance(self.source, keras.utils.PyDataset):
+                    self.source.on_epoch_end()
             # The first end may come soon, the second only after a whole pass.
             if ends == 2 or refused == _PATIENCE:
                 raise ValueError(

@@ -55,7 +55,7 @@ import numpy as np
 
 from kerasrecipes._checks import integer, number, one_of
 from kerasrecipes._model.batches import check_lengths
-from kerasrecipes.data._driven import Driven
+from kerasrecipes.data._driven import Driven, check_classes
 from kerasrecipes.data._stream import Stream, is_stream
 
 MODES = ("plain", "mix", "one_pass")
@@ -102,7 +102,9 @@ def admitted(rank, level, start=0.2, softness=0.0):
 class CurriculumDataset(Driven):
     """A `keras.utils.PyDataset` of fixed length that draws from a growing pool.
 
-    `callbacks.Curriculum` moves it; until then it draws from everything.
+    `callbacks.Curriculum` moves it; until then it draws from everything, and after a fit from
+    what was in last. So do `evaluate`, `predict` and `validation_data`. A fit of more than one
+    epoch needs the callback.
 
     Args:
         x: array, or a list or dict of arrays, of shape `(examples, ...)`; or a source of batches
@@ -199,15 +201,7 @@ class CurriculumDataset(Driven):
         check_lengths(x=self.x, difficulty=difficulty)
         if np.isnan(difficulty).any():
             raise ValueError("`difficulty` has NaN: say of each example how hard it is.")
-        if classes is not None:
-            classes = np.asarray(classes)
-            check_lengths(x=self.x, classes=classes)
-            if classes.ndim != 1:
-                raise ValueError(
-                    f"`classes` must be one label an example. Received shape {classes.shape}: "
-                    "for one-hot targets give `y.argmax(-1)`."
-                )
-        return ranks(difficulty, classes)
+        return ranks(difficulty, check_classes(classes, self.count))
 
     def begin_epoch(self, epoch, batch_size=None, level=None, previous=None):
         """Moves to an epoch: from now on batches are those of this epoch and level.
@@ -221,6 +215,8 @@ class CurriculumDataset(Driven):
         Raises:
             ValueError: if the pool is smaller than a batch.
         """
+        if self._plan:
+            self._check_plan(epoch)
         if level is not None:
             self.level, self.previous = number("level", level, 0, 1), previous
         super().begin_epoch(epoch, batch_size)
@@ -259,19 +255,37 @@ class CurriculumDataset(Driven):
             for i in range(len(levels))
         ]
 
-    def check_levels(self, levels):
-        """Raises a ValueError if the pool of one of the successive `levels` is below a batch."""
+    def check_levels(self, levels, sizes=None, first=0):
+        """Raises a ValueError if the pool of one of the successive `levels` is below a batch.
+
+        Args:
+            levels: the level of each epoch.
+            sizes: the batch size of each epoch; None takes the present one for all.
+            first: the epoch from which.
+        """
         if self._stream:
             return
-        for level, previous in zip(levels, self.predecessors(levels), strict=True):
+        sizes = [self.batch_size] * len(levels) if sizes is None else sizes
+        epochs = list(zip(levels, self.predecessors(levels), sizes, strict=True))
+        for level, previous, size in epochs[first:]:
             weights = self.weights(level=level, previous=previous)
             pool = int(np.count_nonzero(weights))
-            if pool < self.batch_size:
+            if pool < size:
                 raise ValueError(
                     f"At level {level:g} the pool is smaller than a batch: {pool} of "
-                    f"{self.count} examples, batch_size={self.batch_size}. Raise `start`, lower "
+                    f"{self.count} examples, batch_size={size}. Raise `start`, lower "
                     "`batch_size` or pace in larger steps."
                 )
+
+    def _check_plan(self, epoch):
+        """What all callbacks of a fit will do, before the first batch."""
+        levels, sizes = self._plan.get("levels"), self._plan.get("sizes")
+        self._plan = {}
+        if levels is not None:
+            self.check_levels(levels, sizes, epoch)
+        else:
+            self.check_batch_size(max(sizes[epoch:]))
+        self._planned = True
 
     def check_batch_size(self, batch_size):
         if not self._stream:

@@ -33,7 +33,9 @@ Technical details
     are in with weight 1. Examples that are in are drawn evenly, v is their sample weight. A
     quota lifts the bar of a class until its easiest share is in, and the common bar is lifted
     until a batch is in.
-    A fit that is to be resumed takes the `threshold` that the first fit found.
+    A fit that begins at epoch 0 finds its threshold anew, one that begins later keeps the one
+    found before. To resume in another process give the data set that `found_threshold` as its
+    `threshold`.
 
 Attribution
     Kumar, Packer, Koller, Self-Paced Learning for Latent Variable Models, NIPS 2010; Jiang et
@@ -44,8 +46,7 @@ Attribution
 import numpy as np
 
 from kerasrecipes._checks import number, one_of
-from kerasrecipes._model.batches import check_lengths
-from kerasrecipes.data._driven import Driven
+from kerasrecipes.data._driven import Driven, check_classes
 from kerasrecipes.data.difficulty import difficulty_from
 
 WEIGHTINGS = ("hard", "linear", "log")
@@ -104,7 +105,9 @@ def _just_above(losses, count):
 class SelfPacedDataset(Driven):
     """A `keras.utils.PyDataset` of fixed length that draws what the model finds easy by now.
 
-    `callbacks.Curriculum` moves it; until then it draws from everything.
+    `callbacks.Curriculum` moves it; until then it draws from everything, and after a fit from
+    what was in last. So do `evaluate`, `predict` and `validation_data`. A fit of more than one
+    epoch needs the callback.
 
     Args:
         x: array, or a list or dict of arrays, of shape `(examples, ...)`.
@@ -154,15 +157,14 @@ class SelfPacedDataset(Driven):
         self.quota = number("quota", quota, 0, 1)
         if self.quota and classes is None:
             raise ValueError("`quota` is a share of each class: give `classes`, the labels.")
-        self.classes = None if classes is None else np.asarray(classes)
-        check_lengths(x=self.x, classes=self.classes)
+        self.classes = check_classes(classes, self.count)
         if self.start * self.count < self.batch_size:
             raise ValueError(
                 f"The pool is smaller than a batch: start={self.start} of {self.count} examples, "
                 f"batch_size={self.batch_size}. Raise `start` or lower `batch_size`."
             )
         self.v = self._inside = np.ones(self.count)
-        self._losses = None
+        self._losses = self.found_threshold = None
 
     def begin_epoch(self, epoch, batch_size=None, losses=None, everything=False):
         """Moves to an epoch: from now on batches are those of this epoch.
@@ -178,6 +180,8 @@ class SelfPacedDataset(Driven):
         """
         if losses is not None:
             self._losses = np.asarray(losses, "float64")
+            if epoch == 0:
+                self.found_threshold = None
         if everything:
             self._losses, self.v, self._inside = None, np.ones(self.count), np.ones(self.count)
         if self._losses is not None:
@@ -188,10 +192,11 @@ class SelfPacedDataset(Driven):
         super().begin_epoch(epoch, batch_size)
 
     def _bars(self, epoch, least):
-        if self.threshold is None:
+        if self.found_threshold is None:
             middle = float(np.quantile(self._losses, self.start))
-            self.threshold = max(middle, np.finfo("float32").tiny) / self.growth**epoch
-        threshold = self.threshold * self.growth**epoch
+            found = max(middle, np.finfo("float32").tiny) / self.growth**epoch
+            self.found_threshold = found if self.threshold is None else self.threshold
+        threshold = self.found_threshold * self.growth**epoch
         return bars(self._losses, threshold, min(least, self.count), self.classes, self.quota)
 
     def losses(self, model):
