@@ -214,11 +214,6 @@ ENTRIES = {
             (ValueError, "`steps_per_epoch` must be", lambda *_: _stream(steps_per_epoch=None)),
             (ValueError, "come with them", lambda *_: _stream(y=Y)),
             (ValueError, "8 shares in", lambda *_: _stream()[0]),
-            (
-                RuntimeError,
-                "Nothing moved",
-                lambda m, x, y: _fit(lambda d: keras.callbacks.Callback())(m, x, y),
-            ),
         ],
     ),
     "data.SelfPacedDataset": Entry(
