@@ -348,6 +348,66 @@ def test_after_an_exception_the_model_holds_the_accepted_weights(make, where):
     assert (kernel(model) != kernel(reference)).all()
 
 
+@BOTH
+@pytest.mark.parametrize("every_batch", [None, True, False])
+@pytest.mark.parametrize("where", ["on_train_batch_begin", "on_epoch_begin"])
+def test_after_an_error_of_a_hook_for_the_begin_the_accepted_weights_are_in(
+    make, every_batch, where
+):
+    """Knobs check their values there: HyperparameterSchedule raises on a NaN."""
+    if where == "on_train_batch_begin" and every_batch is False and BACKEND == "jax":
+        every_batch = None
+    model, reference, look = linear(make()), linear(make()), keras.callbacks.Callback()
+    calls = []
+
+    def hook(index, logs=None):
+        calls.append(index)
+        if len(calls) == 4 or (where == "on_epoch_begin" and index):
+            raise ZeroDivisionError("in the hook")
+
+    setattr(look, where, hook)
+    with pytest.raises(ZeroDivisionError, match="in the hook"):
+        fitted(model, X, Y, epochs=2, callbacks=[SwapAcceptedWeights(every_batch), look])
+    steps = 12 if where == "on_train_batch_begin" else 20
+    fitted(reference, X[:steps], Y[:steps])
+    np.testing.assert_array_equal(kernel(model), kernel(reference))
+    assert not hasattr(model.train_function, "unguarded")
+
+
+@BOTH
+def test_hooks_for_the_begin_of_a_batch_see_the_accepted_weights(make):
+    seen, before = [], keras.callbacks.LambdaCallback()
+    before.on_train_batch_begin = lambda batch, logs=None: seen.append(kernel(before.model))
+    model, record = linear(make()), Record()
+    fitted(model, X, Y, epochs=2, callbacks=[SwapAcceptedWeights(True), before, record])
+    np.testing.assert_array_equal(seen[0], start().astype("float32"))
+    np.testing.assert_array_equal(seen[1:], record.batches[:-1])
+
+
+class Sub(SwapAcceptedWeights):
+    def on_train_begin(self, logs=None):
+        super().on_train_begin(logs)
+
+
+def test_a_subclass_finds_the_list_that_calls_it():
+    with pytest.raises(ValueError, match="must come first"):
+        fitted(linear(sam()), X, Y, callbacks=[keras.callbacks.TerminateOnNaN(), Sub()])
+    swap = Sub()
+    fitted(linear(sam()), X, Y, callbacks=[swap])
+    assert ("on_train_batch_end" in vars(swap)) == (BACKEND == "torch")
+    record = Record()
+    fitted(linear(sam()), X, Y, callbacks=[swap, record])
+    expected = [start(), *sam_loop(start(), pairs(TWICE), 0.05, 0.9, 0.3)[1::2]]
+    close(record.batches, [expected[(i + 1) // 2] for i in range(5)])
+
+
+def test_called_by_no_list_it_swaps_around_each_batch():
+    model, swap = linear(sam()), SwapAcceptedWeights()
+    swap.set_model(model)
+    swap.on_train_begin()
+    assert "on_train_batch_begin" in vars(swap) and "on_train_batch_end" in vars(swap)
+
+
 @pytest.mark.parametrize("callbacks", [[], [SwapAcceptedWeights()]], ids=["alone", "callback"])
 def test_an_error_in_the_step_is_not_hidden(callbacks):
     """On JAX the variables are empty by then, and Keras finalizes them all the same."""

@@ -21,9 +21,9 @@ When not to use
 Technical details
     SAM and ParameterBlur ask for the next gradient away from the accepted weights, so between
     batches the model holds a trial point. This callback exchanges the two, bit for bit: the
-    accepted weights are in from validation, or the end of the epoch, to the next epoch's begin,
-    and after an exception in a step. The trajectory is the same bits with and without it. It
-    must come first in the list, since callbacks run in its order.
+    accepted weights are in from validation, or the end of the epoch, to the next epoch's first
+    batch, and after an exception in a step. The trajectory is the same bits with and without
+    it. It must come first in the list, since callbacks run in its order.
 
     A checkpoint taken while the accepted weights are in holds the trial point in the optimizer:
     a fit that goes on from it with this callback (`BackupAndRestore` too) makes the same steps
@@ -33,13 +33,13 @@ Technical details
     Swapping costs one read of a flag and two copies of the weights, once an epoch. Where another
     callback has a hook at the end of batches (`ModelCheckpoint(save_freq=100)`,
     `LambdaCallback`), and on PyTorch always, it is done around each batch: such callbacks see
-    the accepted weights (but the trial point before a batch), and each batch waits for the step
-    to end.
+    the accepted weights, before a batch too, and each batch waits for the step to end.
 
-    After an exception on TensorFlow and PyTorch the weights are swapped as it passes; without
-    `every_batch`, a Ctrl-C that falls between two steps leaves the trial point in, and
-    `model.optimizer.hold_accepted()` puts the accepted one back. On JAX `fit` itself ends with
-    the accepted weights; where an exception has emptied the variables there is nothing to swap.
+    After an exception on TensorFlow and PyTorch, in a step or in a hook for the begin of a batch
+    or an epoch, the weights are swapped as it passes; without `every_batch`, a Ctrl-C that falls
+    between two steps leaves the trial point in, and `model.optimizer.hold_accepted()` puts the
+    accepted one back. On JAX `fit` itself ends with the accepted weights; where an exception has
+    emptied the variables there is nothing to swap.
 
 Attribution
     After Keras's `SwapEMAWeights`, which does this for averaged weights.
@@ -94,34 +94,65 @@ class SwapAcceptedWeights(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         self._optimizers()
-        # Keras tells a callback nothing of the others: the list is that of the caller.
-        caller = inspect.currentframe().f_back.f_locals.get("self")
-        others = []
-        if isinstance(caller, keras.callbacks.CallbackList):
-            if caller.callbacks[0] is not self:
-                raise ValueError(
-                    "SwapAcceptedWeights must come first in `callbacks`, since those before it "
-                    "would see the trial point. Received it after "
-                    f"{type(caller.callbacks[0]).__name__}."
-                )
-            others = caller.callbacks[1:]
+        found = self._list()
+        if found is not None and found.callbacks[0] is not self:
+            raise ValueError(
+                "SwapAcceptedWeights must come first in `callbacks`, since those before it "
+                "would see the trial point. Received it after "
+                f"{type(found.callbacks[0]).__name__}."
+            )
+        batches = self._always
         if self.every_batch is None:
-            self._hook(self._always or any(_looks_at_batches(callback) for callback in others))
+            batches = batches or found is None or any(map(_looks_at_batches, found.callbacks[1:]))
+        self._hook(batches)
+        then = self._trial_in
+        if found is None:
+            self.on_train_batch_begin = then
+        else:
+            # After all others, so that their hooks see the accepted weights, in their errors too.
+            self._wrap(found, "on_epoch_begin", None if batches else then)
+            self._wrap(found, "on_train_batch_begin", then if batches else None)
+
+    def _list(self):
+        """The list that calls, of which Keras tells a callback nothing."""
+        frame = inspect.currentframe()
+        while frame is not None:
+            caller = frame.f_locals.get("self")
+            lists = isinstance(caller, keras.callbacks.CallbackList)
+            if lists and any(callback is self for callback in caller.callbacks):
+                return caller
+            frame = frame.f_back
+        return None
+
+    def _wrap(self, callbacks, name, then):
+        vars(callbacks).pop(name, None)
+        hook = getattr(callbacks, name)
+
+        def wrapped(*args, **kwargs):
+            try:
+                hook(*args, **kwargs)
+            except BaseException:
+                if keras.config.backend() != "jax":
+                    self._accepted_in()
+                    self._release()
+                raise
+            if then is not None:
+                then()
+
+        setattr(callbacks, name, wrapped)
 
     def _hook(self, batches):
-        # Hooks for batches only where they are needed: where a callback of the list has one,
+        # A hook for batches only where it is needed: where a callback of the list has one,
         # Keras waits for each step. (It looks at the list before training begins.)
+        vars(self).pop("on_train_batch_begin", None)
         if batches:
-            self.on_train_batch_begin = self._trial_in
             self.on_train_batch_end = self._accepted_in
         else:
-            vars(self).pop("on_train_batch_begin", None)
             vars(self).pop("on_train_batch_end", None)
 
     def on_epoch_begin(self, epoch, logs=None):
         self._fitting = True
         self._guard()
-        self._trial_in()
 
     def on_epoch_end(self, epoch, logs=None):
         self._accepted_in()
