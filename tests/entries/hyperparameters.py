@@ -221,6 +221,27 @@ _PLANTED = [
         ("reached = {knob.name: knob.read() for knob in self._inside}", "reached = {}"),
     ),
     (
+        "optimizers.inject_hyperparams",
+        "schedules_that_cannot_be_compared_are_different",
+        ("return bool(one.get_config()) and bool(", "return bool("),
+    ),
+    (
+        "optimizers.inject_hyperparams",
+        "the_knobs_of_wrappers_are_found_by_name_and_bounded",
+        ("or _shown(optimizer, name[1:], value))", "or False)"),
+    ),
+    (
+        "callbacks.HyperparameterSchedule",
+        "two_schedules_of_one_target_in_one_fit_are_refused",
+        ("        self._refuse_second(knobs)\n", ""),
+        ("owner.on_train_end()", "pass"),
+    ),
+    (
+        "callbacks.HyperparameterSchedule",
+        "the_values_of_all_epochs_of_a_fit_are_checked_before_its_first_batch",
+        ("if not self._checked:", "if False:"),
+    ),
+    (
         "callbacks.HyperparameterMonitor",
         "monitor_shows_what_the_last_step_used",
         ("count.assign(max(now - 1, 0))", "pass"),
