@@ -1,11 +1,11 @@
-"""Weight normalization: PyTorch's numbers for every kind of layer, and the exact identities."""
+"""Weight normalization (PyTorch's numbers, exact identities), mean-only batch norm, Maxout."""
 
 import keras
 import numpy as np
 import pytest
 from keras import ops
 
-from kerasrecipes.layers import WeightNormalization
+from kerasrecipes.layers import Maxout, MeanOnlyBatchNormalization, WeightNormalization
 from kerasrecipes.objective import Objective
 from tests.problems import classes, network, values
 
@@ -219,3 +219,133 @@ def test_quantizing_afterwards_is_refused_and_a_zero_unit_is_zero():
     layer.layer.quantize("int8")
     with pytest.raises(ValueError, match="quantized"):
         layer(x)
+
+
+def sloped(layer, shape, upstream):
+    """The gradient of sum(upstream * layer(x)) with respect to one weight added to all of x."""
+    model = keras.Sequential([keras.Input(shape[1:]), Shift(shape[1:]), layer])
+    model.compile(loss=lambda up, y: ops.sum(up * y))
+    x = RNG.normal(1.0, 2.0, size=shape).astype("float32")
+    objective = Objective(model, x, upstream, training=True)
+    return objective.value_and_gradient(objective.get_vector())[1]
+
+
+class Shift(L.Layer):
+    """Adds a weight of the input's shape to each example, multiplied by the example's number."""
+
+    def __init__(self, shape):
+        super().__init__()
+        self.size = shape
+
+    def build(self, input_shape):
+        self.w = self.add_weight(name="w", shape=self.size, initializer="zeros")
+
+    def call(self, inputs):
+        count = ops.cast(ops.arange(ops.shape(inputs)[0]), "float32")
+        return inputs + ops.reshape(count, (-1, 1)) * ops.convert_to_tensor(self.w)
+
+
+def test_mean_only_gradient_has_no_mean():
+    """What goes back is the upstream gradient less its batch mean (section 4 of the paper)."""
+    upstream = RNG.normal(size=(6, 3)).astype("float32")
+    layer = MeanOnlyBatchNormalization(center=False)
+    centered = upstream - upstream.mean(axis=0)
+    expected = (np.arange(6)[:, None] * centered).sum(axis=0)
+    np.testing.assert_allclose(sloped(layer, (6, 3), upstream), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_mean_only_frozen():
+    """Like Keras's batch norm: frozen means inference behaviour, and a moving mean at rest."""
+    x = RNG.normal(3.0, 1.0, size=(8, 4)).astype("float32")
+    layer = MeanOnlyBatchNormalization(momentum=0.5)
+    layer.build(x.shape)
+    layer.moving_mean.assign(np.arange(4.0))
+    layer.trainable = False
+    np.testing.assert_allclose(
+        ops.convert_to_numpy(layer(x, training=True)), x - np.arange(4.0), rtol=1e-6
+    )
+    np.testing.assert_array_equal(values([layer.moving_mean])[0], np.arange(4.0))
+    with pytest.raises(ValueError, match="incompatible"):
+        layer(np.ones((8, 5)))
+
+
+def test_mean_only_masks_as_keras_does():
+    """Means are those of Keras's batch norm, whose variance is here left out."""
+    x = RNG.normal(2.0, 3.0, size=(4, 5, 3)).astype("float32")
+    mask = RNG.uniform(size=(4, 5)) > 0.4
+    ours, theirs = MeanOnlyBatchNormalization(momentum=0.0), L.BatchNormalization(momentum=0.0)
+    y = ops.convert_to_numpy(ours(x, training=True, mask=mask))
+    theirs(x, training=True, mask=mask)
+    mean = x[mask].mean(axis=0)
+    np.testing.assert_allclose(y, x - mean, rtol=1e-4, atol=1e-5)
+    for layer in (ours, theirs):
+        np.testing.assert_allclose(values([layer.moving_mean])[0], mean, rtol=1e-4)
+
+
+def test_mean_only_in_half_precision():
+    """2,048 values of 40 sum to more than half precision can hold; their mean is 40."""
+    layer = MeanOnlyBatchNormalization(momentum=0.0, dtype="mixed_float16")
+    x = ops.cast(np.full((2048, 3), 40.0), "float16")
+    y = layer(x, training=True)
+    assert keras.backend.standardize_dtype(y.dtype) == "float16"
+    np.testing.assert_array_equal(ops.convert_to_numpy(y), 0)
+    np.testing.assert_array_equal(values([layer.moving_mean])[0], 40)
+    x = ops.cast(2048.0 + 2.0 * np.arange(4)[:, None], "float16")  # the mean is 2051: no float16
+    np.testing.assert_array_equal(
+        ops.convert_to_numpy(MeanOnlyBatchNormalization(dtype="mixed_float16")(x, training=True)),
+        [[-3], [-1], [1], [3]],
+    )
+
+
+def test_mean_only_takes_the_place_of_the_bias():
+    """A bias before it is subtracted again, and with `center` off the outputs have mean 0."""
+    x = RNG.normal(size=(16, 4)).astype("float32")
+    layer = MeanOnlyBatchNormalization(center=False)
+    y = ops.convert_to_numpy(layer(x + 7, training=True))
+    np.testing.assert_allclose(y.mean(axis=0), 0, atol=1e-5)
+    np.testing.assert_allclose(y, ops.convert_to_numpy(layer(x, training=True)), atol=1e-5)
+    assert layer.beta is None and len(layer.weights) == 1
+    np.testing.assert_allclose(y.std(axis=0), x.std(axis=0), rtol=1e-4)  # the scale stays
+
+
+def test_maxout_is_relu_and_absolute_value():
+    """Deck 001's units: max(0, z) and |z| = max(z, -z) are maxout units of two pieces."""
+    z = RNG.normal(size=(5, 3, 4)).astype("float32")
+    pairs = {"relu": np.stack([z, 0 * z], -1), "absolute": np.stack([-z, z], -1)}
+    expected = {"relu": np.maximum(z, 0), "absolute": np.abs(z)}
+    for name, pieces in pairs.items():
+        ours = Maxout(2)(pieces.reshape(5, 3, 8))
+        np.testing.assert_array_equal(ops.convert_to_numpy(ours), expected[name])
+        along = Maxout(2, axis=1)(np.moveaxis(pieces.reshape(5, 3, 8), 2, 1))
+        np.testing.assert_array_equal(
+            np.moveaxis(ops.convert_to_numpy(along), 1, 2), expected[name]
+        )
+
+
+def test_maxout_gradient_goes_to_the_largest_piece():
+    upstream = RNG.normal(size=(1, 2)).astype("float32")
+    layer = Maxout(3)
+    model = keras.Sequential([keras.Input((6,)), Shift((6,)), layer])
+    model.compile(loss=lambda up, y: ops.sum(up * y))
+    x = np.array([[0.0] * 6, [1, 5, 2, 9, 3, 4]], "float32")
+    objective = Objective(model, x, np.repeat(upstream, 2, axis=0))
+    expected = np.zeros(6)
+    expected[[1, 3]] = upstream  # example 0 has weight 0, example 1 weight 1
+    np.testing.assert_allclose(
+        objective.value_and_gradient(objective.get_vector())[1], expected, rtol=1e-6
+    )
+
+
+def test_maxout_in_a_model():
+    inputs = keras.Input((None, 12))
+    model = keras.Model(inputs, Maxout(4)(L.Conv1D(8, 3, padding="same")(inputs)))
+    assert model.output_shape == (None, None, 2)
+    assert model(np.ones((2, 5, 12))).shape == (2, 5, 2)
+    assert model.predict(np.ones((2, 7, 12)), verbose=0).shape == (2, 7, 2)
+
+
+def test_maxout_passes_the_mask_on():
+    x, mask = np.ones((2, 4, 6)), np.ones((2, 4), bool)
+    assert Maxout(2).compute_mask(x, mask) is mask
+    assert Maxout(2, axis=1).compute_mask(x, mask) is None
+    assert Maxout(2).compute_mask(x, None) is None
