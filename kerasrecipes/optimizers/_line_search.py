@@ -1,0 +1,239 @@
+"""Descent along directions by reverse communication: one call of `advance` a gradient evaluation.
+
+Whoever holds the function evaluates it where `advance` says, and calls again. All that is known
+between two calls is a dictionary of tensors, so the same code runs as a Keras optimizer inside
+`fit`, where the gradients come by themselves, and in one compiled loop over a flat vector:
+
+    rule = LBFGSRule(10)  # or NonlinearCGRule: which direction comes next
+    state = start(point, rule)
+    trial = point
+    while status is RUNNING:
+        value, gradient = evaluate(trial)
+        state, trial = advance(state, trial, value, gradient, rate, rule, limits)
+
+`state["point"]` is the accepted point; `state["counts"]` holds integers (see COUNTS), of which
+`stage` is 0 while the trial is the accepted point itself; `state["numbers"]` holds floats.
+
+The line search looks for a step t along d with the strong Wolfe conditions, for f(t) = f(w + t d):
+
+    |f'(t)| <= curvature |f'(0)|   and   f(t) <= f(0) + decrease t f'(0) + NOISE |f(0)|,
+
+the second only where values are known. The last term lets a step through whose gain is lost in
+the rounding of f, as Hager and Zhang's approximate Wolfe conditions do. A bracket whose lower end
+goes down and whose upper end goes up, is too high or not finite is shrunk by the secant of the
+slopes, by the parabola where the upper end is too high, and each third time by halves; without
+an upper end the secant of the last two slopes leads further out.
+
+Hager and Zhang, A New Conjugate Gradient Method with Guaranteed Descent and an Efficient Line
+Search, 2005, https://doi.org/10.1137/030601880; Nocedal and Wright, Numerical Optimization, 2006,
+chapter 3.
+"""
+
+import dataclasses
+import typing
+
+from keras import ops
+
+RUNNING, CONVERGED, STALLED, UNEQUAL, NOT_FINITE = range(5)
+COUNTS = ("stage", "status", "trials", "accepted", "failures")
+NUMBERS = (
+    "value",  # f(0) of this search, NaN where values are unknown
+    "slope",  # f'(0)
+    "length",  # of the trial under way
+    "low",
+    "low_slope",
+    "low_value",
+    "high",  # inf while there is no upper end
+    "high_slope",  # NaN where it tells nothing
+    "largest",  # largest entry of the gradient at the accepted point
+)
+NOISE = 1e-6
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """What the line search is told: fixed while it runs."""
+
+    curvature: float
+    decrease: float = 1e-4
+    tolerance: float = 1e-5
+    max_trials: int = 20
+
+
+def start(point, rule):
+    """The state before the first evaluation, which is due at `point`.
+
+    Args:
+        point: vector of shape `(n,)`, float32 or float64.
+        rule: which direction comes next, such as `LBFGSRule`.
+
+    Returns:
+        A dictionary of tensors.
+    """
+    state = {
+        name: ops.zeros(shape, dtype=dtype or point.dtype)
+        for name, (shape, dtype) in shapes(point.shape[0], rule).items()
+    }
+    return {**state, "point": point}
+
+
+def shapes(size, rule):
+    """Shape and dtype of each part of the state; dtype None is that of the weights."""
+    return {
+        "point": ((size,), None),
+        "gradient": ((size,), None),
+        "direction": ((size,), None),
+        "numbers": ((len(NUMBERS),), None),
+        "counts": ((len(COUNTS),), "int32"),
+        **rule.shapes(size),
+    }
+
+
+def dot(a, b):
+    return ops.sum(a * b)
+
+
+def advance(state, trial, value, gradient, rate, rule, limits):
+    """Takes one evaluation and says where the next one is due.
+
+    Args:
+        state: what `start` or the call before returned; its arrays must not be used again.
+        trial: vector of shape `(n,)`, where the evaluation was made.
+        value: the function there, a scalar, or None where it is unknown.
+        gradient: the gradient there, of shape `(n,)`.
+        rate: factor on the first trial of each search, a scalar of the dtype of the vectors.
+        rule: which direction comes next.
+        limits: `Limits`.
+
+    Returns:
+        The next state, and the next trial point of shape `(n,)`: the accepted point itself
+        where the search has converged or stalled.
+    """
+    n = dict(zip(NUMBERS, ops.unstack(state["numbers"]), strict=True))
+    k = dict(zip(COUNTS, ops.unstack(state["counts"]), strict=True))
+    point, old, direction = state["point"], state["gradient"], state["direction"]
+    value = n["value"] * float("nan") if value is None else ops.cast(value, gradient.dtype)
+    step, change = trial - point, gradient - old
+    slope, square, changed = dot(gradient, direction), dot(gradient, gradient), dot(change, change)
+    # NaN stands for an unknown value, so a value that is NaN shows in its gradient alone.
+    finite = ops.isfinite(square) & ~ops.isinf(value)
+
+    fresh = k["stage"] == 0
+    bound = n["value"] + limits.decrease * n["length"] * n["slope"] + NOISE * abs(n["value"])
+    too_high = (value > bound) | ~finite
+    flat = abs(slope) <= limits.curvature * abs(n["slope"])
+    given_up = k["trials"] > limits.max_trials
+    accept = ~fresh & finite & (given_up | (flat & ~too_high))
+    arrived = finite & (fresh | accept)
+
+    largest = ops.where(arrived, ops.max(abs(gradient)), n["largest"])
+    other_batch = changed > 1e-6 * dot(old, old)
+    unequal = fresh & (k["failures"] > 0) & other_batch
+    halted = fresh & (k["status"] == STALLED) & ~other_batch
+    done = arrived & (largest <= limits.tolerance)
+    turning = arrived & ~done & ~halted
+
+    bracket = _narrowed(n, value, slope, slope >= 0, too_high)
+    failed = ~fresh & ~accept & (k["trials"] >= limits.max_trials)
+    # A search that finds nothing ends at its lower end, where the slope still goes down.
+    length = ops.where(
+        failed, bracket["low"], _next_length(n, bracket, value, slope, too_high, finite, k)
+    )
+    stuck = (failed & (bracket["low"] <= 0)) | (~finite & (fresh | given_up))
+
+    memory = {name: state[name] for name in rule.shapes(0)}
+    seen = Arrival(
+        step, change, gradient, old, direction, n["length"], n["slope"], slope, square, changed
+    )
+    memory, turned, first = rule.turn(memory, seen, accept & turning, fresh)
+    down = dot(gradient, turned)
+    astray = ~(down < 0)
+    memory = rule.forget(memory, stuck | (turning & astray))
+    turned, down = ops.where(astray, -gradient, turned), ops.where(astray, -square, down)
+    first = rate * ops.where(astray, unscaled(square), first)
+
+    still = stuck | done | halted
+    point = ops.where(arrived, trial, point)
+    direction = ops.where(turning, turned, direction)
+    length = ops.where(turning, first, length)
+    failures = ops.where(accept, 0, k["failures"] + ops.cast(stuck, "int32"))
+    status = _status(k["status"], failures, done, stuck, finite, unequal, accept, fresh & ~halted)
+    numbers = {
+        "value": ops.where(arrived, value, n["value"]),
+        "slope": ops.where(turning, down, n["slope"]),
+        "length": length,
+        "low": ops.where(turning, 0.0, bracket["low"]),
+        "low_slope": ops.where(turning, down, bracket["low_slope"]),
+        "low_value": ops.where(turning, value, bracket["low_value"]),
+        "high": ops.where(turning, float("inf"), bracket["high"]),
+        "high_slope": ops.where(turning, float("nan"), bracket["high_slope"]),
+        "largest": largest,
+    }
+    counts = {
+        "stage": ~still,
+        "status": status,
+        "trials": ops.where(turning, 1, k["trials"] + 1),
+        "accepted": k["accepted"] + ops.cast(accept, "int32"),
+        "failures": failures,
+    }
+    state = {
+        **memory,
+        "point": point,
+        "gradient": ops.where(arrived, gradient, old),
+        "direction": direction,
+        "numbers": ops.stack([numbers[name] for name in NUMBERS]),
+        "counts": ops.stack([ops.cast(counts[name], "int32") for name in COUNTS]),
+    }
+    return state, ops.where(still, point, point + length * direction)
+
+
+class Arrival(typing.NamedTuple):
+    """What a rule may look at where a trial is accepted; vectors are of shape `(n,)`."""
+
+    step: typing.Any  # from the accepted point before
+    change: typing.Any  # of the gradient
+    gradient: typing.Any
+    old_gradient: typing.Any
+    direction: typing.Any  # step = length * direction
+    length: typing.Any
+    old_slope: typing.Any  # old_gradient . direction
+    slope: typing.Any  # gradient . direction
+    square: typing.Any  # gradient . gradient
+    changed: typing.Any  # change . change
+
+
+def unscaled(square):
+    """The first step along the negative gradient where nothing is known of the curvature."""
+    return 1.0 / (1.0 + ops.sqrt(square))
+
+
+def _narrowed(n, value, slope, uphill, too_high):
+    over = uphill | too_high
+    ends = {"low": n["length"], "low_slope": slope, "low_value": value}
+    return {
+        **{name: ops.where(over, n[name], new) for name, new in ends.items()},
+        "high": ops.where(over, n["length"], n["high"]),
+        "high_slope": ops.where(over, ops.where(too_high, float("nan"), slope), n["high_slope"]),
+    }
+
+
+def _next_length(n, bracket, value, slope, too_high, finite, k):
+    low, down = bracket["low"], bracket["low_slope"]
+    width = bracket["high"] - low
+    secant = down / (down - bracket["high_slope"])
+    parabola = -0.5 * down * width / (value - bracket["low_value"] - down * width)
+    share = ops.where(too_high, ops.where(finite, ops.clip(parabola, 0.1, 0.5), 0.1), secant)
+    halve = ~ops.isfinite(share) | (k["trials"] % 3 == 0)
+    inside = low + width * ops.where(halve, 0.5, ops.clip(share, 0.01, 0.99))
+
+    reach = n["length"] - n["low"]
+    further = slope / (n["low_slope"] - slope)
+    further = ops.where(slope > n["low_slope"], ops.clip(further, 1.0, 9.0), 9.0)
+    return ops.where(ops.isinf(bracket["high"]), n["length"] + reach * further, inside)
+
+
+def _status(status, failures, done, stuck, finite, unequal, accept, begun):
+    status = ops.where(accept | (begun & (status != UNEQUAL)), RUNNING, status)
+    status = ops.where(unequal, UNEQUAL, status)
+    status = ops.where((failures > 1) & stuck & (status != UNEQUAL), STALLED, status)
+    return ops.where(done, CONVERGED, ops.where(stuck & ~finite, NOT_FINITE, status))
