@@ -1,8 +1,9 @@
-"""The one place that knows which backend runs: each file holds the same four functions.
+"""The one place that knows which backend runs: each file holds the same functions.
 
-`value_and_gradient(function)` and `compiled(function)` turn a pure function of tensors into a
-compiled one, `sync(model)` makes the model's variables hold what training has reached, and
-`random_state()` is a context that leaves the backend's own global random state as it was.
+`compiled`, `value_and_gradient`, `hessian_vector_product`, `hessian_rows` and
+`gauss_newton_vector_product` turn a pure function of tensors into a compiled one, `sync(model)`
+makes the model's variables hold what training has reached, and `random_state()` is a context that
+leaves the backend's own global random state as it was.
 """
 
 import keras
@@ -10,18 +11,45 @@ import keras
 if keras.config.backend() == "tensorflow":
     from kerasrecipes._backend.tensorflow import (
         compiled,
+        gauss_newton_vector_product,
+        hessian_rows,
+        hessian_vector_product,
         random_state,
         sync,
         value_and_gradient,
     )
 elif keras.config.backend() == "jax":
-    from kerasrecipes._backend.jax import compiled, random_state, sync, value_and_gradient
+    from kerasrecipes._backend.jax import (
+        compiled,
+        gauss_newton_vector_product,
+        hessian_rows,
+        hessian_vector_product,
+        random_state,
+        sync,
+        value_and_gradient,
+    )
 elif keras.config.backend() == "torch":
-    from kerasrecipes._backend.torch import compiled, random_state, sync, value_and_gradient
+    from kerasrecipes._backend.torch import (
+        compiled,
+        gauss_newton_vector_product,
+        hessian_rows,
+        hessian_vector_product,
+        random_state,
+        sync,
+        value_and_gradient,
+    )
 else:
     raise ImportError(
         "kerasrecipes trains networks, so it needs the Keras backend tensorflow, jax or torch. "
         f"Received: {keras.config.backend()!r}. Set the environment variable KERAS_BACKEND."
     )
 
-__all__ = ["compiled", "random_state", "sync", "value_and_gradient"]
+__all__ = [
+    "compiled",
+    "gauss_newton_vector_product",
+    "hessian_rows",
+    "hessian_vector_product",
+    "random_state",
+    "sync",
+    "value_and_gradient",
+]

@@ -15,6 +15,44 @@ def value_and_gradient(function):
     return jax.jit(jax.value_and_grad(function))
 
 
+def hessian_vector_product(function):
+    """`(w, v, *data) -> H v` with the Hessian H of `function` at `w`, compiled."""
+
+    @jax.jit
+    def evaluate(w, v, *data):
+        return jax.jvp(jax.grad(lambda w: function(w, *data)), (w,), (v,))[1]
+
+    return evaluate
+
+
+def hessian_rows(function):
+    """`(w, rows, *data) -> rows H` for a matrix of some rows, compiled."""
+
+    @jax.jit
+    def evaluate(w, rows, *data):
+        slope = jax.grad(lambda w: function(w, *data))
+        return jax.vmap(lambda row: jax.jvp(slope, (w,), (row,))[1])(rows)
+
+    return evaluate
+
+
+def gauss_newton_vector_product(outputs, loss):
+    """`(w, v, *data) -> J' H J v`, compiled.
+
+    J is the Jacobian of the list of tensors `outputs(w, *data)`, H the Hessian in them of
+    `loss(tensors, w, *data)`.
+    """
+
+    @jax.jit
+    def evaluate(w, v, *data):
+        z, moved = jax.jvp(lambda w: outputs(w, *data), (w,), (v,))
+        slope = jax.grad(lambda z: loss(z, w, *data))
+        (curved,) = jax.vjp(lambda w: outputs(w, *data), w)[1](jax.jvp(slope, (z,), (moved,))[1])
+        return curved
+
+    return evaluate
+
+
 def sync(model):
     """During `fit` the state lives outside the variables: brings it back into them."""
     model.jax_state_sync()

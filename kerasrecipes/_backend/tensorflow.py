@@ -23,6 +23,91 @@ def value_and_gradient(function):
     return evaluate
 
 
+def hessian_vector_product(function):
+    """`(w, v, *data) -> H v` with the Hessian H of `function` at `w`, compiled."""
+
+    @tf.function
+    def evaluate(w, v, *data):
+        with tf.GradientTape() as outer:
+            outer.watch(w)
+            along = tf.reduce_sum(_slope(function, w, data) * v)
+        return outer.gradient(along, w, unconnected_gradients="zero")
+
+    return evaluate
+
+
+def hessian_rows(function):
+    """`(w, rows, *data) -> rows H` for a matrix of some rows, compiled."""
+
+    @tf.function
+    def evaluate(w, rows, *data):
+        with tf.GradientTape(persistent=True) as outer:
+            outer.watch(w)
+            along = tf.linalg.matvec(rows, _slope(function, w, data))
+        # A loop: not every backward pass of a layer can be vectorized.
+        return outer.jacobian(along, w, "zero", experimental_use_pfor=False)
+
+    return evaluate
+
+
+def gauss_newton_vector_product(outputs, loss):
+    """`(w, v, *data) -> J' H J v`, compiled.
+
+    J is the Jacobian of the list of tensors `outputs(w, *data)`, H the Hessian in them of
+    `loss(tensors, w, *data)`.
+    """
+
+    @tf.function
+    def evaluate(w, v, *data):
+        with tf.GradientTape(persistent=True) as tape:
+            tape.watch(w)
+            z = outputs(w, *data)
+        # The pull-back is linear in what is pulled: its derivative, pulled back, is J v.
+        zeros = [tf.zeros_like(t) for t in z]
+        with tf.GradientTape() as outer:
+            outer.watch(zeros)
+            pulled = tape.gradient(z, w, zeros, unconnected_gradients="zero")
+        moved = outer.gradient(pulled, zeros, v, unconnected_gradients="zero")
+        with tf.GradientTape() as outer:
+            outer.watch(z)
+            with tf.GradientTape() as inner:
+                inner.watch(z)
+                with _right_moments():
+                    value = loss(z, w, *data)
+            slope = inner.gradient(value, z, unconnected_gradients="zero")
+        curved = outer.gradient(slope, z, moved, unconnected_gradients="zero")
+        return tape.gradient(z, w, curved, unconnected_gradients="zero")
+
+    return evaluate
+
+
+def _slope(function, w, data):
+    with _right_moments(), tf.GradientTape() as tape:
+        tape.watch(w)
+        value = function(w, *data)
+    return tape.gradient(value, w, unconnected_gradients="zero")
+
+
+@contextlib.contextmanager
+def _right_moments():
+    # Batch, layer and group normalization call `tf.nn.moments`, which holds the mean inside the
+    # variance constant: right value, right gradient, wrong second derivatives.
+    shipped, tf.nn.moments = tf.nn.moments, _moments
+    try:
+        yield
+    finally:
+        tf.nn.moments = shipped
+
+
+def _moments(x, axes, shift=None, keepdims=False, name=None):
+    wide = tf.cast(x, tf.float32) if x.dtype in (tf.float16, tf.bfloat16) else x
+    mean = tf.reduce_mean(wide, axes, keepdims=True)
+    both = mean, tf.reduce_mean(tf.square(wide - mean), axes, keepdims=True)
+    if not keepdims:
+        both = (tf.squeeze(m, axes) for m in both)
+    return tuple(tf.cast(m, x.dtype) for m in both)
+
+
 def sync(model):
     """Variables are always current here."""
 

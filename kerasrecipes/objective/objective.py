@@ -12,12 +12,15 @@ How to use
     >>> value, gradient = objective.value_and_gradient(np.full(4, 0.5))
     >>> value, gradient.shape
     (4.0, (4,))
+    >>> objective.hessian(np.zeros(4))[0]
+    array([2., 2., 2., 2.], dtype=float32)
 
 Suggested hyperparameters
     `batch_size`: None while one batch of all examples fits into memory; the value is the same
     number that Keras's evaluate gives with that batch size.
     `training`: False, unless the training behaviour of dropout or batch normalization is the
-    very thing to look at.
+    very thing to look at. `force`: only where a matrix of `size` squared entries fits into
+    memory; products with it need no more than a few gradients' memory.
 
 When not to use
     To train with mini-batches: `model.fit` does it. For models whose loss lives in an overridden
@@ -31,9 +34,22 @@ Technical details
     number of examples, Keras's own reduction. TensorFlow and JAX compile once per batch shape.
     Vectors are float32 unless the model's variables are float64 (exact on TensorFlow alone).
 
+    Products with the Hessian are exact derivatives of the gradient, at about twice its cost.
+    TensorFlow's `tf.nn.moments` has a wrong second derivative (it holds the mean inside the
+    variance constant), so while these products are traced a right one stands in its place.
+    Piecewise linear activations have curvature 0 within their pieces, and that is what is seen.
+
+    The Gauss-Newton matrix is J'LJ with the Jacobian J of the model's outputs and the Hessian L
+    of the compiled loss in these outputs, plus the exact Hessian of what layers add to the loss
+    (regularizers). For losses that are convex in the outputs it has no negative eigenvalue. Give
+    the loss logits (`from_logits=True`): on a softmax output the same formula gives the matrix
+    of the gradients' second moments, which vanishes where the data is fitted.
+
 Attribution
     The flat view is what numerical optimization assumes: Nocedal and Wright, Numerical
-    Optimization, 2006.
+    Optimization, 2006. Products with the Hessian: Pearlmutter, Fast exact multiplication by the
+    Hessian, 1994. Gauss-Newton products: Schraudolph, Fast curvature matrix-vector products for
+    second-order gradient descent, 2002.
 """
 
 import keras
@@ -44,6 +60,9 @@ from kerasrecipes import _backend
 from kerasrecipes._checks import integer
 from kerasrecipes._model.batches import as_arrays, as_tensors, check_lengths, slices, take
 from kerasrecipes._model.state import check_ready
+
+LARGEST_HESSIAN = 4096
+_ROWS_AT_ONCE = 32
 
 
 class Objective:
@@ -81,6 +100,11 @@ class Objective:
         self._prepare_metrics()
         self._value = _backend.compiled(self._loss)
         self._value_and_gradient = _backend.value_and_gradient(self._loss)
+        self._product = _backend.hessian_vector_product(self._loss)
+        self._rows = _backend.hessian_rows(self._loss)
+        self._added_product = _backend.hessian_vector_product(self._added)
+        self._outer_product = _backend.gauss_newton_vector_product(self._outputs, self._outer)
+        self._structure = None
 
     @property
     def size(self):
@@ -128,10 +152,75 @@ class Objective:
             gradient += np.asarray(share * ops.convert_to_numpy(slope), self._dtype)
         return value, gradient
 
-    def _checked(self, w):
+    def hessian_vector_product(self, w, v):
+        """The Hessian of the loss at `w`, times `v`.
+
+        Args:
+            w, v: vectors of shape `(size,)`.
+
+        Returns:
+            NumPy array of shape `(size,)`.
+        """
+        return self._sum(self._product, self._checked(w), self._checked(v, "v"))
+
+    def gauss_newton_vector_product(self, w, v):
+        """The Gauss-Newton matrix of the loss at `w`, times `v`.
+
+        Args:
+            w, v: vectors of shape `(size,)`.
+
+        Returns:
+            NumPy array of shape `(size,)`.
+
+        Raises:
+            ValueError: if the loss is not a function of the model's outputs and of what its
+                layers add to the loss.
+        """
+        w, v = self._checked(w), self._checked(v, "v")
+        self._learn_structure(w)
+        product = self._sum(self._outer_product, w, v)
+        return product + self._sum(self._added_product, w, v) if self._adds else product
+
+    def hessian(self, w, force=False):
+        """The Hessian of the loss at `w`, symmetric to the last bit.
+
+        Args:
+            w: vector of shape `(size,)`.
+            force: whether to allow more than 4096 weights.
+
+        Returns:
+            NumPy array of shape `(size, size)`.
+
+        Raises:
+            ValueError: if the model has more than 4096 trainable weights, unless `force`.
+        """
+        w = self._checked(w)
+        if self.size > LARGEST_HESSIAN and not force:
+            raise ValueError(
+                f"The Hessian of {self.size} weights has {self.size**2:,} entries; up to "
+                f"{LARGEST_HESSIAN} weights are allowed. Use `hessian_vector_product`, or "
+                "`force=True`."
+            )
+        rows = [
+            self._sum(self._rows, w, ops.convert_to_tensor(part))
+            for part in np.split(
+                np.eye(self.size, dtype=self._dtype), range(_ROWS_AT_ONCE, self.size, _ROWS_AT_ONCE)
+            )
+        ]
+        whole = np.concatenate(rows)
+        return (whole + whole.T) / 2
+
+    def _sum(self, product, w, v):
+        """A product over all batches."""
+        total = np.zeros(v.shape, self._dtype)
+        for share, data in self._batches():
+            total += np.asarray(share * ops.convert_to_numpy(product(w, v, *data)), self._dtype)
+        return total
+
+    def _checked(self, w, name="w"):
         if tuple(np.shape(w)) != (self.size,):
             raise ValueError(
-                f"`w` must be a vector of shape ({self.size},), one entry per trainable weight "
+                f"`{name}` must be a vector of shape ({self.size},), one entry per trainable weight "
                 f"of {self.model.name!r}. Received shape {tuple(np.shape(w))}"
             )
         return ops.convert_to_tensor(w, dtype=self._dtype)
@@ -156,15 +245,57 @@ class Objective:
         for part in slices(self._count, self.batch_size):
             yield (part.stop - part.start) / self._count, self._tensors(part)
 
-    def _loss(self, w, others, x, y, sample_weight):
+    def _scope(self, w, others):
         state = [
             (variable, ops.reshape(part, variable.shape))
             for variable, part in zip(self._variables, self._split(w), strict=True)
         ]
         state += list(zip(self._others(), others, strict=True))
-        with keras.StatelessScope(state, collect_losses=True):
+        return keras.StatelessScope(state, collect_losses=True)
+
+    def _loss(self, w, others, x, y, sample_weight):
+        with self._scope(w, others):
             outputs = self.model(x, training=self.training)
             return self.model.compute_loss(x, y, outputs, sample_weight, training=self.training)
+
+    def _outputs(self, w, others, x, y, sample_weight):
+        with self._scope(w, others):
+            return keras.tree.flatten(self.model(x, training=self.training))
+
+    def _outer(self, outputs, w, others, x, y, sample_weight):
+        """The loss of given outputs, regularization of the weights included."""
+        with self._scope(w, others):
+            outputs = keras.tree.pack_sequence_as(self._structure, outputs)
+            return self.model.compute_loss(x, y, outputs, sample_weight, training=self.training)
+
+    def _added(self, w, others, x, y, sample_weight):
+        """What layers add to the loss: regularization of weights and of activations."""
+        with self._scope(w, others):
+            self.model(x, training=self.training)
+            return sum(ops.sum(loss) for loss in self.model.losses)
+
+    def _learn_structure(self, w):
+        """Once: how the outputs are nested, whether layers add to the loss, and a check."""
+        if self._structure is not None:
+            return
+        _, data = next(iter(self._batches()))
+        with self._scope(w, data[0]) as scope:
+            outputs = self.model(data[1], training=self.training)
+            self._adds, added = bool(self.model.losses), sum(ops.sum(a) for a in scope.losses)
+        self._structure = keras.tree.map_structure(lambda output: 0, outputs)
+        # Without what Keras hangs on tensors, such as a mask.
+        fresh = [
+            ops.convert_to_tensor(ops.convert_to_numpy(o)) for o in keras.tree.flatten(outputs)
+        ]
+        seen, whole = float(self._outer(fresh, w, *data) + added), float(self._loss(w, *data))
+        own = type(self.model).compute_loss is not keras.Model.compute_loss
+        if own or abs(seen - whole) > 1e-4 * abs(whole) + 1e-6:
+            self._structure = None
+            raise ValueError(
+                f"The loss of {self.model.name!r} depends on more than its outputs, their targets "
+                "and weights: `compute_loss` is overridden, or outputs carry a mask. There is no "
+                "Gauss-Newton matrix then; use `hessian_vector_product`."
+            )
 
     def _prepare_metrics(self):
         # Keras makes some metrics at the first loss: inside a trace that would be too late.
