@@ -5,8 +5,10 @@ printed, and the exit status is 1.
 """
 
 import concurrent.futures
+import json
 import os
 import pathlib
+import queue
 import shutil
 import subprocess
 import sys
@@ -267,50 +269,81 @@ FAULTS = [
 ] + [fault for part in PARTS for fault in part.FAULTS]
 
 
-def fails(test, backend, fault=None):
-    """Whether `test` fails in a copy of the tree, in which `fault` is planted if one is given."""
-    with tempfile.TemporaryDirectory() as folder:
-        copy = pathlib.Path(folder)
-        for part in ("kerasrecipes", "tests", "recipes"):
-            ignored = shutil.ignore_patterns("__pycache__")
-            shutil.copytree(ROOT / part, copy / part, ignore=ignored)
-        shutil.copy(ROOT / "setup.cfg", copy)
-        if fault:
-            target = copy / "kerasrecipes" / fault.file
-            text = target.read_text()
-            if text.count(fault.right) != 1:
-                raise ValueError(f"{fault.file}: {fault.right!r} is not there exactly once")
-            target.write_text(text.replace(fault.right, fault.wrong))
-        result = subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", test]
-            + (["-k", "not travels"] if "contracts" in test else []),
-            cwd=copy,
-            env={**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": str(copy)},
-            capture_output=True,
+class Runner:
+    """Runs tests on one backend in copies of the tree; one at a time."""
+
+    def __init__(self, backend):
+        self.process = subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-m", "tests.planting"],
+            cwd=ROOT,
+            env={**os.environ, "KERAS_BACKEND": backend, "OMP_NUM_THREADS": "1"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
             text=True,
         )
-        if result.returncode not in (0, 1):
-            raise RuntimeError(result.stdout[-2000:] + result.stderr[-2000:])
-        return result.returncode == 1
+
+    def fails(self, test, fault=None):
+        """Whether `test` fails in a copy of the tree, in which `fault` is planted if given."""
+        with tempfile.TemporaryDirectory() as folder:
+            copy = pathlib.Path(folder)
+            for part in ("kerasrecipes", "tests", "recipes"):
+                ignored = shutil.ignore_patterns("__pycache__")
+                shutil.copytree(ROOT / part, copy / part, ignore=ignored)
+            shutil.copy(ROOT / "setup.cfg", copy)
+            if fault:
+                target = copy / "kerasrecipes" / fault.file
+                text = target.read_text()
+                if text.count(fault.right) != 1:
+                    raise ValueError(f"{fault.file}: {fault.right!r} is not there exactly once")
+                target.write_text(text.replace(fault.right, fault.wrong))
+            arguments = ["-q", "-x", "-p", "no:cacheprovider", test]
+            if "contracts" in test:
+                cells = " or ".join(fault.of) if fault else "contract"
+                arguments += ["-k", f"({cells}) and not travels"]
+            self.process.stdin.write(json.dumps([folder, arguments]) + "\n")
+            self.process.stdin.flush()
+            status = self.process.stdout.readline().strip()
+            if status not in ("0", "1"):
+                output = copy / "output.txt"
+                raise RuntimeError(output.read_text()[-2000:] if output.exists() else status)
+            return status == "1"
+
+
+def on_backend(backend, chosen):
+    """The faults of `chosen` that no test notices on `backend`, and tests that always fail."""
+    runners, missed = queue.SimpleQueue(), []
+    for _ in range(os.cpu_count() or 1):
+        runners.put(Runner(backend))
+
+    def fails(test, fault=None):
+        runner = runners.get()
+        try:
+            return runner.fails(test, fault)
+        finally:
+            runners.put(runner)
+
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        # A test that fails without a fault would notice anything.
+        tests = sorted({f.test for f in chosen})
+        broken = [t for t, failed in zip(tests, pool.map(fails, tests), strict=True) if failed]
+        for test in broken:
+            print("FAILS   without a fault:", test, "on", backend, flush=True)
+        chosen = [f for f in chosen if f.test not in broken]
+        found = pool.map(lambda f: fails(f.test, f), chosen)
+        for fault, noticed in zip(chosen, found, strict=True):
+            word = "noticed" if noticed else "MISSED "
+            print(word, fault.file, "|", fault.wrong or "(deleted)", flush=True)
+            missed += [] if noticed else [fault]
+    return [*broken, *missed]
 
 
 def main(arguments):
     chosen = [f for f in FAULTS if not arguments or any(a in f.file for a in arguments)]
-    usual = os.environ.get("KERAS_BACKEND", "torch")
-    missed = 0
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        # A test that fails without a fault would notice anything.
-        tests = sorted({(f.test, f.backend or usual) for f in chosen})
-        for test, broken in zip(tests, pool.map(lambda t: fails(*t), tests), strict=True):
-            if broken:
-                print("FAILS   without a fault:", *test, flush=True)
-                return 1
-        found = pool.map(lambda f: fails(f.test, f.backend or usual, f), chosen)
-        for fault, noticed in zip(chosen, found, strict=True):
-            word = "noticed" if noticed else "MISSED "
-            print(word, fault.file, "|", fault.wrong or "(deleted)", flush=True)
-            missed += not noticed
-    print(f"{len(chosen) - missed} of {len(chosen)} planted faults noticed on {usual}")
+    usual, missed = os.environ.get("KERAS_BACKEND", "torch"), 0
+    for backend in sorted({f.backend or usual for f in chosen}):
+        missed += len(on_backend(backend, [f for f in chosen if backend == (f.backend or usual)]))
+    print(f"{len(chosen)} faults planted, {missed} missed; the usual backend was {usual}")
     return 1 if missed else 0
 
 

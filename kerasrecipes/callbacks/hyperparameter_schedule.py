@@ -40,8 +40,8 @@ Technical details
     an earlier `fit` this costs one compilation, and nothing is compiled again after that.
 
     The last value stays after `fit`. It stands in the logs under the target's name: at the end
-    of an epoch, and of each batch if the host set it. Two schedules of one target in one `fit` are
-    refused. With per="epoch" the schedule is called for all epochs of the `fit` before the first
+    of an epoch, and of each batch if a function of your own set it there. Two schedules of one
+    target in one `fit` are refused. With per="epoch" the schedule is called for all epochs of the `fit` before the first
     batch, to check its values, and again at each epoch: let it depend on the index alone. With
     per="batch" the first value is checked before training and the others as they come; inside
     the step a bad one is not taken, the last good one stays, and the error comes at the epoch's
@@ -106,6 +106,10 @@ class HyperparameterSchedule(keras.callbacks.Callback):
                 f"target={target!r}, schedule={schedule!r}."
             )
         self.schedule = schedule
+        kinds = keras.optimizers.schedules.LearningRateSchedule
+        if self.per == "batch" and not all(isinstance(one, kinds) for one in self._schedules):
+            # Keras waits for each step where a callback has this hook: only where it must be.
+            self.on_train_batch_end = self._log_values
 
     def __deepcopy__(self, memo):
         return copied(self, self._targets, memo)
@@ -149,7 +153,7 @@ class HyperparameterSchedule(keras.callbacks.Callback):
         if self.per == "batch" and self._outside:
             self._set(self._step())
 
-    def on_train_batch_end(self, batch, logs=None):
+    def _log_values(self, batch, logs=None):
         if logs is not None:
             logs.update(self._values)
 
