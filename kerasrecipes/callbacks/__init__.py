@@ -3,6 +3,7 @@
 from kerasrecipes.callbacks.batch_size_schedule import BatchSizeSchedule
 from kerasrecipes.callbacks.continuation import Continuation
 from kerasrecipes.callbacks.curriculum import Curriculum
+from kerasrecipes.callbacks.freeze_batch_statistics import FreezeBatchStatistics
 from kerasrecipes.callbacks.freezing import Freeze, Unfreeze
 from kerasrecipes.callbacks.hyperparameter_monitor import HyperparameterMonitor
 from kerasrecipes.callbacks.hyperparameter_schedule import HyperparameterSchedule
@@ -13,6 +14,7 @@ __all__ = [
     "Continuation",
     "Curriculum",
     "Freeze",
+    "FreezeBatchStatistics",
     "HyperparameterMonitor",
     "HyperparameterSchedule",
     "SwapAcceptedWeights",

@@ -1,0 +1,108 @@
+"""Time of `predict_on_batch` with batch norm folded in, as a ratio to the unfolded model.
+
+Run: KERAS_BACKEND=tensorflow python -m benchmarks.inference [ROUNDS]
+
+MobileNetV2 and ResNet50 of `keras.applications` with random weights and statistics, batches of 1
+and 32. Folded and unfolded take turns, the first to go changing from round to round; "unfolded
+again" is the same model a second time: what it differs from 1 is the noise. Each time is the mean
+of a few calls in a row, after two rounds that compile. A ratio under 1 says that folding helps.
+The result is written to benchmarks/results.
+"""
+
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import statistics
+import sys
+import time
+
+import keras
+import numpy as np
+
+import kerasrecipes as kr
+
+MODELS = {"MobileNetV2": 224, "ResNet50": 224}
+BATCHES = {1: 5, 32: 1}  # calls in a row for one time
+
+
+def build(name, size):
+    """The model with statistics that no start has, its folded twin, and the report."""
+    keras.utils.set_random_seed(0)
+    model = getattr(keras.applications, name)(input_shape=(size, size, 3), weights=None)
+    rng = np.random.default_rng(0)
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            for weight in layer.weights:
+                weight.assign(rng.uniform(0.5, 1.5, size=weight.shape))
+    return model, *kr.inference.fold_batch_normalization(model, return_report=True)
+
+
+def seconds(model, x, calls):
+    start = time.perf_counter()
+    for _ in range(calls):
+        model.predict_on_batch(x)
+    return (time.perf_counter() - start) / calls
+
+
+def quartiles(values):
+    low, median, high = statistics.quantiles(values, n=4)
+    return {"median": round(median, 4), "quartiles": [round(low, 4), round(high, 4)]}
+
+
+def compare(model, folded, batch, size, calls, rounds):
+    """Seconds of both and the ratios of one round, median and quartiles."""
+    x = np.random.default_rng(1).uniform(-1, 1, (batch, size, size, 3)).astype("float32")
+    runs = {"unfolded": model, "folded": folded, "unfolded again": model}
+    times = {name: [] for name in runs}
+    for turn in range(rounds + 2):
+        for name in list(runs) if turn % 2 else reversed(runs):
+            found = seconds(runs[name], x, calls)
+            if turn >= 2:
+                times[name].append(found)
+    ratios = {
+        name: quartiles([a / b for a, b in zip(times[name], times["unfolded"], strict=True)])
+        for name in ("folded", "unfolded again")
+    }
+    return {
+        "unfolded seconds": quartiles(times["unfolded"]),
+        "folded seconds": quartiles(times["folded"]),
+        "folded / unfolded": ratios["folded"],
+        "unfolded again / unfolded": ratios["unfolded again"],
+    }
+
+
+def main(rounds=9, models=MODELS, batches=BATCHES):
+    """The comparison of every model and batch size."""
+    report = {}
+    for name, size in models.items():
+        model, folded, found = build(name, size)
+        counts = {"folded": len(found.folded), "kept": len(found.kept)}
+        counts |= {"layers": [len(model.layers), len(folded.layers)]}
+        measured = {
+            f"batch {batch}": compare(model, folded, batch, size, calls, rounds)
+            for batch, calls in batches.items()
+        }
+        report[name] = {"size": size, **counts, **measured}
+    python = platform.python_version()
+    return {
+        "benchmark": "inference",
+        "rounds": rounds,
+        "models": report,
+        "backend": keras.config.backend(),
+        "versions": {
+            name: importlib.metadata.version(name)
+            for name in ("keras", keras.config.backend(), "numpy")
+        },
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {python}",
+    }
+
+
+if __name__ == "__main__":
+    result = main(*map(int, sys.argv[1:2]))
+    text = json.dumps(result, indent=2)
+    print(text)
+    folder = pathlib.Path(__file__).parent / "results"
+    folder.mkdir(exist_ok=True)
+    (folder / f"inference_{result['backend']}.json").write_text(text + "\n")
