@@ -32,6 +32,16 @@ def fan_in_axes(layer):
     return tuple(i for i in range(len(layer.kernel.shape)) if i not in units)
 
 
+def unit_groups(layer):
+    """How many groups of units, neighbours in the kernel, have inputs of their own."""
+    return layer.kernel.shape[-2] if isinstance(layer, _DEPTHWISE) else getattr(layer, "groups", 1)
+
+
+def inner_kernel_layer(layer):
+    """The layer that holds the kernel: that inside of a WeightNormalization, else `layer`."""
+    return layer.layer if hasattr(layer, "g") and hasattr(layer, "v") else layer
+
+
 def einsum_parts(layer):
     """(inputs, kernel, outputs) of an EinsumDense's equation, without the ellipsis."""
     left, outputs = layer.equation.replace(" ", "").split("->")

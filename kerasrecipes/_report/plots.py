@@ -6,14 +6,25 @@ import re
 GREY = "#808080"  # readable on light and dark; within a page it becomes the page's own
 
 
-def lines(x, curves, *, xlabel, ylabel, title="", log_x=False, marks=None, size=(6.4, 4.0)):
+def lines(
+    x,
+    curves,
+    *,
+    xlabel,
+    ylabel,
+    title="",
+    log_x=False,
+    log_y=False,
+    marks=None,
+    size=(6.4, 4.0),
+):
     """A figure of several curves over one axis.
 
     Args:
         x: values of the horizontal axis.
         curves: dict of label to values.
         xlabel, ylabel, title: texts.
-        log_x: whether the horizontal axis is logarithmic.
+        log_x, log_y: whether the horizontal, the vertical axis is logarithmic.
         marks: dict of label to a position on the horizontal axis, drawn as vertical lines.
         size: width and height in inches.
 
@@ -30,6 +41,8 @@ def lines(x, curves, *, xlabel, ylabel, title="", log_x=False, marks=None, size=
         axes.axvline(position, color=f"C{len(curves) + number}", linestyle="--", label=label)
     if log_x:
         axes.set_xscale("log")
+    if log_y:
+        axes.set_yscale("log")
     axes.legend(frameon=False, labelcolor=GREY)
     return figure
 

@@ -1,4 +1,4 @@
-"""Data-dependent start: every unit's pre-activation gets mean 0 and deviation 1 on a batch.
+"""Data-dependent start: pre-activations of unit scale on a batch, unit by unit or layer by layer.
 
 How to use
     >>> import keras, numpy as np
@@ -12,12 +12,14 @@ How to use
 
 Suggested hyperparameters
     `x`: a few hundred examples, preprocessed as for training; Salimans and Kingma take 500.
-    `method`: "standardize". `include_last`: leave it False, so that the outputs keep the scale
-    that the loss expects.
+    `method`: "standardize" gives every unit mean 0 and deviation 1; "lsuv" gives orthonormal
+    kernels and each layer, as a whole, variance 1, for deep networks without normalization.
+    `include_last`: leave it False, so that the outputs keep the scale that the loss expects.
 
 When not to use
     With batch or layer normalization after each layer, which does the same at every step. On
-    trained weights. With sparse inputs, where a unit may be constant on the batch.
+    trained weights; "lsuv" draws the kernels anew and sets the biases to 0. "standardize" with
+    sparse inputs, where a unit may be constant on the batch.
 
 Technical details
     Layer after layer in the order in which the model calls them, each on what the layers below,
@@ -27,6 +29,11 @@ Technical details
     a bias for each unit is only scaled. Frozen layers are left alone, and so are all layers whose
     output is an output of the model. Convolutions are measured over batch and positions. A layer
     called several times is measured over all its calls.
+    "lsuv": first every kernel becomes orthonormal (the matrix of the inputs of a unit by units,
+    a group or depthwise channel at a time) and every bias 0; then each layer is divided by the
+    root of the variance of all its pre-activations, until that is within 0.1 of 1, at most ten
+    times; once is exact, unless a layer is called several times. The variance is taken over
+    examples, positions and units together, so inputs far from 0 count as variance: center them.
 
 Attribution
     Salimans and Kingma, 2016, section 3, https://arxiv.org/abs/1602.07868; Mishkin and Matas,
@@ -42,34 +49,48 @@ from keras import ops
 from kerasrecipes._checks import one_of
 from kerasrecipes._model.batches import as_arrays, as_tensors, check_lengths
 from kerasrecipes._model.calls import sublayers, watched
-from kerasrecipes._model.kernels import SUPPORTED, output_unit_axes, unit_axes
+from kerasrecipes._model.kernels import (
+    SUPPORTED,
+    fan_in_axes,
+    inner_kernel_layer,
+    output_unit_axes,
+    unit_axes,
+    unit_groups,
+)
 from kerasrecipes._model.state import check_ready, restored
+
+METHODS = ("standardize", "lsuv")
+_TOLERANCE, _TRIES = 0.1, 10  # of LSUV's variance, as in its paper
 
 
 def initialize_from_data(model, x, method="standardize", include_last=False):
-    """Sets scale and bias of layer after layer so that pre-activations are standardized on `x`.
+    """Sets layer after layer so that pre-activations have unit scale on `x`.
 
     Args:
         model: built `keras.Model`, of any kind; its weights are changed.
         x: one batch of inputs, an array or a nest of arrays of shape `(examples, ...)`.
-        method: "standardize": mean 0 and standard deviation 1 of every unit.
+        method: "standardize": mean 0 and standard deviation 1 of every unit, kernels keep their
+            directions. "lsuv": orthonormal kernels, biases 0, variance 1 of every layer.
         include_last: whether the layer that is called last, and the heads of a model with
             several outputs, are set too.
 
     Returns:
         A list of dicts, one a layer that was set, in the order of the calls: "layer" (its name),
-        "found_mean" and "found_std" (arrays, one entry per unit), "scale" (what the unit's
-        weights were multiplied with) and "bias" (what its bias is now, None without bias).
+        "found_mean" and "found_std" (of the pre-activations), "scale" (what the weights were
+        multiplied with) and "bias" (what it is now, None without bias). The first three are
+        arrays with an entry per unit; for "lsuv" floats, of the layer with orthonormal kernels.
 
     Raises:
         TypeError: if `model` is no Keras model.
         ValueError: if it is unbuilt or has no layer to set, if `x` is empty, has NaN or fewer
-            than two examples, or if a unit is constant on `x`. The weights are then as before.
+            than two examples, or if a unit ("lsuv": a layer) is constant on `x`. The weights are
+            then as before.
 
     Reference:
-        Salimans and Kingma, 2016, section 3, https://arxiv.org/abs/1602.07868
+        Salimans and Kingma, 2016, section 3, https://arxiv.org/abs/1602.07868; Mishkin and
+        Matas, 2016, Algorithm 1, https://arxiv.org/abs/1511.06422
     """
-    one_of("method", method, ("standardize",))
+    one_of("method", method, METHODS)
     check_ready(model)
     x = as_arrays("x", x)
     if check_lengths(x=x) < 2:
@@ -87,17 +108,16 @@ def initialize_from_data(model, x, method="standardize", include_last=False):
                 f"{', '.join(kind.__name__ for kind in SUPPORTED)} before its last layer. "
                 "Pass include_last=True to set the last one too."
             )
-        return [_standardize(layer, _inputs_of(layer, model, x)) for layer in chosen]
-
-
-def _wrapped(layer):
-    """The layer that computes the pre-activation: that inside of a WeightNormalization."""
-    return layer.layer if hasattr(layer, "g") and hasattr(layer, "v") else layer
+        if method == "standardize":
+            return [_standardize(layer, _inputs_of(layer, model, x)) for layer in chosen]
+        for layer in chosen:
+            _orthonormalize(layer)
+        return [_unit_variance(layer, model, x) for layer in chosen]
 
 
 def _order_of_calls(model, x):
     candidates = sublayers(model)
-    wrappers = [one for one in candidates if _wrapped(one) is not one]
+    wrappers = [one for one in candidates if inner_kernel_layer(one) is not one]
     inside = {id(one.layer) for one in wrappers}
     plain = [one for one in candidates if isinstance(one, SUPPORTED) and id(one) not in inside]
     order = {}
@@ -139,14 +159,10 @@ def _without_activation(layer):
 
 
 def _standardize(layer, inputs):
-    core = _wrapped(layer)
+    core = inner_kernel_layer(layer)
     axes, mean, std = _measure(layer, core, inputs)
-    if not np.isfinite(std).all() or (std < 1e-6 * (1 + np.abs(mean))).any():
-        raise ValueError(
-            f"Layer {layer.name!r}: {int((~(std > 1e-6 * (1 + np.abs(mean)))).sum())} of "
-            f"{std.size} units are constant or not finite on `x`, so they have no scale. Take "
-            "more, or more varied, examples, or another kernel initializer."
-        )
+    if _without_scale(mean, std).any():
+        raise _no_scale(layer, mean, std)
     bias = _set(layer, core, np.argsort(axes), mean, 1 / std)
     for _ in range(2):  # float32 leaves a rest where the inputs are far from zero
         _, rest, spread = _measure(layer, core, inputs)
@@ -158,6 +174,18 @@ def _standardize(layer, inputs):
         "scale": 1 / std,
         "bias": bias,
     }
+
+
+def _without_scale(mean, std):
+    return ~(np.isfinite(std) & (std > 1e-6 * (1 + np.abs(mean))))
+
+
+def _no_scale(layer, mean, std):
+    return ValueError(
+        f"Layer {layer.name!r}: {int(_without_scale(mean, std).sum())} of {std.size} units are "
+        "constant or not finite on `x`, so they have no scale. Take more, or more varied, "
+        "examples, or another kernel initializer."
+    )
 
 
 def _measure(layer, core, inputs):
@@ -187,3 +215,47 @@ def _set(layer, core, output_order, mean, scale):
     mean, scale = (np.transpose(a, output_order).reshape(old.shape) for a in (mean, scale))
     bias.assign((old - mean) * scale)
     return ops.convert_to_numpy(bias)
+
+
+def _orthonormalize(layer):
+    """Gives the layer an orthonormal kernel and biases of 0."""
+    core = inner_kernel_layer(layer)
+    shape, rows, columns = core.kernel.shape, fan_in_axes(core), unit_axes(core)
+    inputs, units = (int(np.prod([shape[a] for a in axes])) for axes in (rows, columns))
+    size = (inputs, units // unit_groups(core))
+    blocks = [
+        ops.convert_to_numpy(keras.initializers.Orthogonal()(size, "float32"))
+        for _ in range(unit_groups(core))
+    ]
+    order = (*rows, *columns)
+    kernel = np.concatenate(blocks, axis=1).reshape([shape[a] for a in order])
+    kernel = np.transpose(kernel, np.argsort(order))
+    core.kernel.assign(kernel)
+    if core is not layer:
+        layer.g.assign(np.sqrt(np.square(kernel).sum(axis=rows)))
+    if core.bias is not None:
+        core.bias.assign(np.zeros(core.bias.shape))
+
+
+def _unit_variance(layer, model, x):
+    """Divides the layer's weights by the deviation of its pre-activations until it is 1."""
+    core, found, scale = inner_kernel_layer(layer), [], 1.0
+    strength = core.kernel if core is layer else layer.g
+    for _ in range(_TRIES):
+        # Where the layer is called again above itself, its own scale changes its inputs.
+        _, mean, std = _measure(layer, core, _inputs_of(layer, model, x))
+        if not np.isfinite(std).all() or _without_scale(mean, std).all():
+            raise _no_scale(layer, mean, std)
+        variance = float(np.mean(std**2) + np.var(mean))
+        if found and abs(variance - 1) < _TOLERANCE:
+            break
+        found.append((float(mean.mean()), variance**0.5))
+        scale /= variance**0.5
+        strength.assign(ops.convert_to_numpy(strength) / variance**0.5)
+    return {
+        "layer": layer.name,
+        "found_mean": found[0][0],
+        "found_std": found[0][1],
+        "scale": scale,
+        "bias": None if core.bias is None else ops.convert_to_numpy(core.bias),
+    }
