@@ -19,8 +19,8 @@ When not to use
     average weights, use Keras's `use_ema` and `SwapEMAWeights`.
 
 Technical details
-    SAM and ParameterBlur ask for the next gradient away from the accepted weights, so between
-    batches the model holds a trial point. This callback exchanges the two, bit for bit: the
+    SAM, ParameterBlur, LBFGS and NonlinearCG ask for the next gradient away from the accepted
+    weights, so between batches the model holds a trial point. This callback exchanges the two, bit for bit: the
     accepted weights are in from validation, or the end of the epoch, to the next epoch's first
     batch, and after an exception in a step. The trajectory is the same bits with and without
     it. It must come first in the list, since callbacks run in its order.
@@ -29,6 +29,10 @@ Technical details
     a fit that goes on from it with this callback (`BackupAndRestore` too) makes the same steps
     as the uninterrupted one. If the weights were set otherwise after a fit, the next one starts
     a new pair from them.
+
+    With LBFGS or NonlinearCG it also ends `fit` after the epoch in which the search converged or
+    stalled, and refuses several steps an epoch unless the data is a `data.FullBatch` or all of
+    them are accumulated into one gradient.
 
     Swapping costs one read of a flag and two copies of the weights, once an epoch. Where another
     callback has a hook at the end of batches (`ModelCheckpoint(save_freq=100)`,
@@ -50,6 +54,7 @@ import inspect
 
 import keras
 
+from kerasrecipes.data.full_batch import FullBatch
 from kerasrecipes.optimizers._trial import trial_optimizers
 
 _QUIET = (keras.callbacks.History, keras.callbacks.ProgbarLogger)
@@ -66,6 +71,13 @@ def _looks_at_batches(callback):
     )
 
 
+def _callers():
+    frame = inspect.currentframe()
+    while frame is not None:
+        yield frame.f_locals.get("self"), frame.f_locals
+        frame = frame.f_back
+
+
 class SwapAcceptedWeights(keras.callbacks.Callback):
     """Puts the accepted weights in wherever training is looked at, and the trial point back.
 
@@ -75,8 +87,9 @@ class SwapAcceptedWeights(keras.callbacks.Callback):
 
     Raises:
         TypeError: if `every_batch` is neither None nor a boolean.
-        ValueError: before training, if the model's optimizer has no trial point, or if this
-            callback is not the first of the list.
+        ValueError: before training, if the model's optimizer has no trial point, if this
+            callback is not the first of the list, or if LBFGS or NonlinearCG would see several
+            different batches an epoch.
     """
 
     def __init__(self, every_batch=None):
@@ -93,7 +106,9 @@ class SwapAcceptedWeights(keras.callbacks.Callback):
         self._hook(self._always)
 
     def on_train_begin(self, logs=None):
-        self._optimizers()
+        for optimizer in self._optimizers():
+            if hasattr(optimizer, "status"):
+                self._check_whole(optimizer)
         found = self._list()
         if found is not None and found.callbacks[0] is not self:
             raise ValueError(
@@ -115,14 +130,24 @@ class SwapAcceptedWeights(keras.callbacks.Callback):
 
     def _list(self):
         """The list that calls, of which Keras tells a callback nothing."""
-        frame = inspect.currentframe()
-        while frame is not None:
-            caller = frame.f_locals.get("self")
+        for caller, _ in _callers():
             lists = isinstance(caller, keras.callbacks.CallbackList)
             if lists and any(callback is self for callback in caller.callbacks):
                 return caller
-            frame = frame.f_back
         return None
+
+    def _check_whole(self, optimizer):
+        steps = (self.params or {}).get("steps")
+        data = [seen["x"] for caller, seen in _callers() if caller is self._model and "x" in seen]
+        whole = optimizer.gradient_accumulation_steps or 1
+        if not data or steps == whole or isinstance(data[0], FullBatch):
+            return
+        raise ValueError(
+            f"{type(optimizer).__name__} needs the same data at each step. Received {steps} steps "
+            f"an epoch{f' and {whole} accumulated ones' if whole > 1 else ''}. Give "
+            "`batch_size=len(x)`, `kerasrecipes.data.FullBatch(x, y, steps)` for many steps an "
+            "epoch, or the optimizer `gradient_accumulation_steps` of as many as an epoch has."
+        )
 
     def _wrap(self, callbacks, name, then):
         vars(callbacks).pop(name, None)
@@ -156,6 +181,9 @@ class SwapAcceptedWeights(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         self._accepted_in()
+        ends = [o.status.state != "running" for o in self._optimizers() if hasattr(o, "status")]
+        if any(ends):
+            self.model.stop_training = True
 
     def on_train_end(self, logs=None):
         self._release()
@@ -188,7 +216,7 @@ class SwapAcceptedWeights(keras.callbacks.Callback):
         if not found:
             raise ValueError(
                 "SwapAcceptedWeights needs an optimizer that takes its gradients away from the "
-                "accepted weights, such as SAM or ParameterBlur. "
+                "accepted weights, such as SAM, ParameterBlur, LBFGS or NonlinearCG. "
                 f"Received: {type(self.model.optimizer).__name__}."
             )
         return found

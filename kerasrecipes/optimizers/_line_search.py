@@ -11,8 +11,8 @@ between two calls is a dictionary of tensors, so the same code runs as a Keras o
         value, gradient = evaluate(trial)
         state, trial = advance(state, trial, value, gradient, rate, rule, limits)
 
-`state["point"]` is the accepted point; `state["counts"]` holds integers (see COUNTS), of which
-`stage` is 0 while the trial is the accepted point itself; `state["numbers"]` holds floats.
+`state["point"]` is the accepted point, `state["stage"]` is 0 while the trial is that point itself,
+`state["counts"]` and `state["numbers"]` hold what COUNTS and NUMBERS name.
 
 The line search looks for a step t along d with the strong Wolfe conditions, for f(t) = f(w + t d):
 
@@ -35,7 +35,7 @@ import typing
 from keras import ops
 
 RUNNING, CONVERGED, STALLED, UNEQUAL, NOT_FINITE = range(5)
-COUNTS = ("stage", "status", "trials", "accepted", "failures")
+COUNTS = ("status", "trials", "accepted", "failures")
 NUMBERS = (
     "value",  # f(0) of this search, NaN where values are unknown
     "slope",  # f'(0)
@@ -85,6 +85,7 @@ def shapes(size, rule):
         "direction": ((size,), None),
         "numbers": ((len(NUMBERS),), None),
         "counts": ((len(COUNTS),), "int32"),
+        "stage": ((), "int32"),
         **rule.shapes(size),
     }
 
@@ -118,7 +119,7 @@ def advance(state, trial, value, gradient, rate, rule, limits):
     # NaN stands for an unknown value, so a value that is NaN shows in its gradient alone.
     finite = ops.isfinite(square) & ~ops.isinf(value)
 
-    fresh = k["stage"] == 0
+    fresh = state["stage"] == 0
     bound = n["value"] + limits.decrease * n["length"] * n["slope"] + NOISE * abs(n["value"])
     too_high = (value > bound) | ~finite
     flat = abs(slope) <= limits.curvature * abs(n["slope"])
@@ -145,7 +146,7 @@ def advance(state, trial, value, gradient, rate, rule, limits):
     seen = Arrival(
         step, change, gradient, old, direction, n["length"], n["slope"], slope, square, changed
     )
-    memory, turned, first = rule.turn(memory, seen, accept & turning, fresh)
+    memory, turned, first = rule.turn(memory, seen, accept & turning)
     down = dot(gradient, turned)
     astray = ~(down < 0)
     memory = rule.forget(memory, stuck | (turning & astray))
@@ -170,7 +171,6 @@ def advance(state, trial, value, gradient, rate, rule, limits):
         "largest": largest,
     }
     counts = {
-        "stage": ~still,
         "status": status,
         "trials": ops.where(turning, 1, k["trials"] + 1),
         "accepted": k["accepted"] + ops.cast(accept, "int32"),
@@ -181,6 +181,7 @@ def advance(state, trial, value, gradient, rate, rule, limits):
         "point": point,
         "gradient": ops.where(arrived, gradient, old),
         "direction": direction,
+        "stage": ops.cast(~still, "int32"),
         "numbers": ops.stack([numbers[name] for name in NUMBERS]),
         "counts": ops.stack([ops.cast(counts[name], "int32") for name in COUNTS]),
     }
@@ -203,8 +204,8 @@ class Arrival(typing.NamedTuple):
 
 
 def unscaled(square):
-    """The first step along the negative gradient where nothing is known of the curvature."""
-    return 1.0 / (1.0 + ops.sqrt(square))
+    """Length of the first step along a gradient where nothing is known of the curvature."""
+    return ops.where(square > 1.0, ops.rsqrt(square), 1.0)
 
 
 def _narrowed(n, value, slope, uphill, too_high):

@@ -43,7 +43,10 @@ class TrialPoints:
         self.other_point = [
             self.add_variable_from_reference(v, name="other_point") for v in variables
         ]
-        self.stage = self.add_variable((), dtype="int32", name="stage")
+        self.build_flags(self.add_variable((), dtype="int32", name="stage"))
+
+    def build_flags(self, stage):
+        self.stage = stage
         self.swapped = self.add_variable((), dtype="bool", name="swapped")
         self.mark = self.add_variable((), dtype="int32", name="mark")
 

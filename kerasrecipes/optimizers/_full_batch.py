@@ -1,0 +1,247 @@
+"""Keras optimizers around the line search: what LBFGS and NonlinearCG share."""
+
+import math
+import typing
+
+import keras
+from keras import ops
+
+from kerasrecipes._checks import integer, number
+from kerasrecipes.optimizers._line_search import (
+    CONVERGED,
+    COUNTS,
+    NOT_FINITE,
+    RUNNING,
+    STALLED,
+    UNEQUAL,
+    Limits,
+    advance,
+    shapes,
+)
+from kerasrecipes.optimizers._trial import TrialPoints, tensor
+
+_SPOILS = {
+    "weight_decay": "put it into the loss, such as `kernel_regularizer=keras.regularizers.L2()`",
+    "clipnorm": "the line search keeps steps short",
+    "global_clipnorm": "the line search keeps steps short",
+    "clipvalue": "the line search keeps steps short",
+    "use_ema": "trial points are no weights to average",
+    "ema_overwrite_frequency": "trial points are no weights to average",
+    "loss_scale_factor": "gradients must be those of the loss",
+}
+_WHY = {
+    RUNNING: "The search goes on.",
+    CONVERGED: "The largest entry of the gradient is at most `tolerance`.",
+    STALLED: (
+        "No step along the negative gradient meets the Wolfe conditions, twice: the loss is as low "
+        "as its rounding lets one see, or it is not smooth here. Weights in float64 see further."
+    ),
+    UNEQUAL: (
+        "The gradient at one and the same point changed from one batch to the next, so batches "
+        "are unequal, or the model draws random numbers (dropout). Give each step all the data: "
+        "`batch_size=len(x)`, `data.FullBatch`, or gradient accumulation over whole epochs."
+    ),
+    NOT_FINITE: "The loss or its gradient is not finite at the accepted weights.",
+}
+
+
+class Status(typing.NamedTuple):
+    """`state` is "running", "converged" or "stalled"; `why` says it in a sentence."""
+
+    state: str
+    why: str
+
+
+class FullBatchOptimizer(TrialPoints, keras.optimizers.Optimizer):
+    """One `apply` is one gradient evaluation; a subclass says which `rule` gives directions."""
+
+    def __init__(
+        self, learning_rate, curvature, sufficient_decrease, tolerance, max_trials, name, **kwargs
+    ):
+        own = type(self).__name__
+        if not isinstance(learning_rate, (int, float)):
+            raise TypeError(
+                f"`learning_rate` of {own} must be a number: the line search finds the step, and a "
+                f"schedule would only move its first trial. Received: {learning_rate!r}"
+            )
+        for argument, why in _SPOILS.items():
+            if kwargs.get(argument):
+                raise ValueError(
+                    f"{own} does not take `{argument}`, which spoils the curvature it measures: "
+                    f"{why}. Received: {argument}={kwargs[argument]!r}"
+                )
+        learning_rate = number("learning_rate", learning_rate, 0, open_low=True)
+        curvature = number("curvature", curvature, 0, 1, open_low=True, open_high=True)
+        sufficient_decrease = number("sufficient_decrease", sufficient_decrease, 0, 0.5)
+        if sufficient_decrease >= curvature:
+            raise ValueError(
+                "`sufficient_decrease` must be less than `curvature`, else no step may meet both. "
+                f"Received: sufficient_decrease={sufficient_decrease}, curvature={curvature}"
+            )
+        tolerance = number("tolerance", tolerance, 0)
+        max_trials = integer("max_trials", max_trials, 3)
+        super().__init__(learning_rate, name=name, **kwargs)
+        self.curvature, self.sufficient_decrease = curvature, sufficient_decrease
+        self.tolerance, self.max_trials = tolerance, max_trials
+        self._loss = None
+        self._made = True
+
+    @property
+    def rule(self):
+        raise NotImplementedError
+
+    @property
+    def loss_scale_factor(self):
+        return None
+
+    @loss_scale_factor.setter
+    def loss_scale_factor(self, factor):
+        # LossScaleOptimizer takes the factor away from what it wraps, which tells of it.
+        if getattr(self, "_made", False):
+            raise ValueError(
+                f"{type(self).__name__} cannot go inside LossScaleOptimizer, which Keras puts "
+                "around optimizers under mixed_float16: rounded gradients have no curvature. Use "
+                "the dtype policy float32 or float64."
+            )
+
+    def build(self, variables):
+        if self.built:
+            return
+        self._check(variables)
+        super().build(variables)
+        self._sizes = [math.prod(v.shape) for v in variables]
+        dtype = variables[0].dtype
+        parts = shapes(sum(self._sizes), self.rule)
+        self._parts = list(parts)
+        self._state = [
+            self.add_variable(shape, dtype=kind or dtype, name=part)
+            for part, (shape, kind) in parts.items()
+        ]
+        self.build_flags(self._part("stage"))
+        if self.gradient_accumulation_steps:
+            self._loss_sum = self.add_variable((), dtype=dtype, name="loss_sum")
+
+    def _check(self, variables):
+        own = type(self).__name__
+        dtypes = {keras.backend.standardize_dtype(v.dtype) for v in variables}
+        if len(dtypes) > 1 or not dtypes <= {"float32", "float64"}:
+            raise ValueError(
+                f"{own} needs weights of one dtype, float32 or float64. "
+                f"Received: {', '.join(sorted(dtypes))}"
+            )
+        bound = [v.path for v in variables if getattr(v, "constraint", None) is not None]
+        if bound:
+            raise ValueError(
+                f"{own} searches along straight lines, which constraints bend. Take them from "
+                f"{', '.join(bound)}, or write the layer so that free weights parametrize it."
+            )
+
+    def _part(self, name):
+        return self._state[self._parts.index(name)]
+
+    def scale_loss(self, loss):
+        """Looks at the loss as it passes: the line search refuses steps that go uphill."""
+        seen = {}
+
+        @ops.custom_gradient
+        def look(loss):
+            # On JAX this runs with the value of the outer trace, which `apply` may use.
+            seen["loss"] = ops.stop_gradient(loss)
+
+            def gradient(*inputs, upstream=None):
+                return inputs[0] if upstream is None else upstream
+
+            return loss * 1.0, gradient
+
+        # A function hides the tensor from Keras, which tracks what attributes hold.
+        self._loss = lambda: seen.get("loss")
+        return super().scale_loss(look(loss))
+
+    def apply(self, grads, trainable_variables=None):
+        seen, self._loss = self._loss, None
+        loss = None if seen is None else seen()
+        if self.gradient_accumulation_steps:
+            if not self.built:
+                self.build(list(trainable_variables))
+            held = ops.convert_to_tensor(self._loss_sum)
+            loss = held * float("nan") if loss is None else held + ops.cast(loss, held.dtype)
+            self._loss_sum.assign(loss)
+            loss = None
+        self._now = lambda: loss
+        super().apply(grads, trainable_variables)
+        self._now = None
+
+    def _backend_update_step(self, grads, trainable_variables, learning_rate):
+        # The one place that sees all gradients together, after accumulation.
+        value = self._now()
+        if self.gradient_accumulation_steps:
+            value = ops.convert_to_tensor(self._loss_sum) / self.gradient_accumulation_steps
+            self._loss_sum.assign(ops.zeros((), self._loss_sum.dtype))
+        held = self._flat(self._trainable_variables)
+        given = {
+            self._get_variable_index(v): g for v, g in zip(trainable_variables, grads, strict=True)
+        }
+        every = enumerate(self._trainable_variables)
+        # Where there is no gradient nothing moves.
+        fed = self._flat(
+            [given[i] if i in given else ops.zeros(v.shape, v.dtype) for i, v in every]
+        )
+        state = {
+            name: ops.convert_to_tensor(v) for name, v in zip(self._parts, self._state, strict=True)
+        }
+        swapped = ops.convert_to_tensor(self.swapped)
+        state["stage"] = ops.where(swapped, 0, state["stage"])
+        rate = ops.cast(ops.convert_to_tensor(learning_rate), held.dtype)
+        limits = Limits(self.curvature, self.sufficient_decrease, self.tolerance, self.max_trials)
+        state, trial = advance(state, held, value, fed, rate, self.rule, limits)
+        for name, variable in zip(self._parts, self._state, strict=True):
+            variable.assign(state[name])
+        self.swapped.assign(ops.zeros((), "bool"))
+        for variable, part in zip(self._trainable_variables, self._split(trial), strict=True):
+            if self._get_variable_index(variable) in given:
+                variable.assign(part)
+
+    def _flat(self, tensors):
+        flat = [ops.reshape(ops.convert_to_tensor(t), (-1,)) for t in tensors]
+        return ops.stop_gradient(ops.concatenate(flat))
+
+    def _split(self, flat):
+        begin = 0
+        for variable, size in zip(self._trainable_variables, self._sizes, strict=True):
+            yield ops.reshape(flat[begin : begin + size], variable.shape)
+            begin += size
+
+    def _exchange(self):
+        point = self._part("point")
+        held, kept = ops.copy(self._flat(self._trainable_variables)), tensor(point)
+        point.assign(held)
+        for variable, part in zip(self._trainable_variables, self._split(kept), strict=True):
+            variable.assign(ops.copy(part))
+
+    def finalize_variable_values(self, var_list):
+        self.end_fit()
+
+    @property
+    def status(self):
+        """How the search stands: a pair of "running", "converged" or "stalled", and why."""
+        code = RUNNING
+        if self.built:
+            code = int(ops.convert_to_numpy(self._part("counts"))[COUNTS.index("status")])
+        name = {RUNNING: "running", CONVERGED: "converged"}.get(code, "stalled")
+        return Status(name, _WHY[code])
+
+    @property
+    def accepted_steps(self):
+        """How many steps the line search has accepted so far."""
+        if not self.built:
+            return 0
+        return int(ops.convert_to_numpy(self._part("counts"))[COUNTS.index("accepted")])
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "curvature": self.curvature,
+            "sufficient_decrease": self.sufficient_decrease,
+            "tolerance": self.tolerance,
+            "max_trials": self.max_trials,
+        }

@@ -1,0 +1,195 @@
+"""L-BFGS in an unmodified `fit`: each batch is one evaluation of its line search.
+
+How to use
+    >>> import keras
+    >>> from kerasrecipes.callbacks import SwapAcceptedWeights
+    >>> from kerasrecipes.optimizers import LBFGS
+    >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    >>> model.compile(LBFGS(), loss="mse")
+    >>> x = keras.ops.ones((32, 2))
+    >>> swap = SwapAcceptedWeights()  # stops `fit` where the search has ended
+    >>> history = model.fit(x, x[:, :1], batch_size=32, epochs=20, callbacks=[swap], verbose=0)
+    >>> model.optimizer.status.state
+    'converged'
+
+Suggested hyperparameters
+    `memory_size`: 10; up to 50 where evaluations are dear and the problem is badly scaled.
+    `tolerance`: largest entry of the gradient at which the search ends, 1e-5; in float32 1e-4 may
+    be as low as rounding lets it. `learning_rate`: 1.0, the length of each search's first trial.
+    `curvature`: 0.9; smaller values search each line more exactly.
+
+When not to use
+    With batches that differ, or dropout: the memory would hold noise, so it is for data that one
+    gradient can see whole (`batch_size=len(x)`, `data.FullBatch` or gradient accumulation) and
+    for deterministic losses, such as those of physics-informed networks. For large networks on
+    large data use Adam; L-BFGS may finish what Adam began.
+
+Technical details
+    The batch's gradient is taken at the trial point that the model holds. The optimizer accepts
+    it or narrows the search, and puts the next trial point in: strong Wolfe conditions, by the
+    slopes alone, and by the loss too where Keras hands it over (in `fit`; with a `train_step` that
+    calls `scale_loss`), so that no step goes uphill. A trial that is not finite is shortened and
+    never remembered. A pair of step and change of gradient is kept only where their product is
+    clearly positive. Where a search finds nothing the memory is dropped and the gradient taken
+    once more at the accepted point: if it differs, batches are unequal, which `status` names.
+
+    Between batches the model holds a trial point: `SwapAcceptedWeights` shows the accepted
+    weights to validation and checkpoints, and `fit` ends on them with or without it. A model
+    saved in the middle of a search goes on bit for bit. The loss in the logs is that of trials.
+
+    The memory takes 2 * memory_size + 3 copies of the weights, plus the weights themselves. The
+    product of inverse Hessian and gradient takes four passes over it, in place of loops: see
+    `LBFGSRule`. Weights are float32 or float64, all alike, and without constraints.
+
+Attribution
+    Nocedal, Updating Quasi-Newton Matrices with Limited Storage, 1980; Liu and Nocedal, On the
+    Limited Memory BFGS Method for Large Scale Optimization, 1989,
+    https://doi.org/10.1007/BF01589116; Byrd, Nocedal, Schnabel, Representations of Quasi-Newton
+    Matrices and Their Use in Limited Memory Methods, 1994, https://doi.org/10.1007/BF01582063.
+"""
+
+import dataclasses
+
+import keras
+from keras import ops
+
+from kerasrecipes._checks import integer
+from kerasrecipes.optimizers._full_batch import FullBatchOptimizer
+from kerasrecipes.optimizers._line_search import dot, unscaled
+
+
+@dataclasses.dataclass(frozen=True)
+class LBFGSRule:
+    """Directions by the limited-memory BFGS formula, for `_line_search.advance`.
+
+    The memory is two matrices of shape `(memory_size, n)`. Instead of the two loops over their
+    rows, the triangular matrix of their products is kept inverted: with S the steps, Y the
+    changes of the gradient, R the part of S Y' in which no row is newer than its column, and
+    D its diagonal, the product of the two loops is
+
+        u = R^-1 S g,   v = g - Y' u,   H g = scale v + S' R^-T (D u - scale Y v).
+
+    Rows are overwritten in turn. As only the oldest leaves, what remains of R^-1 is the inverse
+    of what remains of R.
+    """
+
+    memory_size: int = 10
+
+    def shapes(self, size):
+        m = self.memory_size
+        return {
+            "steps": ((m, size), None),
+            "changes": ((m, size), None),
+            "inverse": ((m, m), None),
+            "curvatures": ((m,), None),
+            "scale": ((), None),  # 0 while the memory is empty
+            "pairs": ((), "int32"),
+        }
+
+    def turn(self, memory, seen, accepted):
+        curvature = dot(seen.step, seen.change)
+        lengths = dot(seen.step, seen.step) * seen.changed
+        use = accepted & (curvature > 1e-10 * ops.sqrt(lengths))
+        memory, products = _remembered(memory, seen, use, curvature, self.memory_size)
+        empty = memory["scale"] == 0
+        scale = ops.where(empty, 1.0, memory["scale"])
+        direction = -two_loops(memory, seen.gradient, products, scale)
+        return memory, direction, ops.where(empty, unscaled(seen.square), 1.0)
+
+    def forget(self, memory, when):
+        small = ("inverse", "curvatures", "scale")
+        return {**memory, **{name: ops.where(when, 0.0, memory[name]) for name in small}}
+
+
+def _remembered(memory, seen, use, curvature, size):
+    """The memory, with the new pair in it where that is of use, and S g."""
+    slot = memory["pairs"] % size
+    new = ops.arange(size, dtype="int32") == slot
+    steps = _with_row(memory["steps"], slot, seen.step, use)
+    changes = _with_row(memory["changes"], slot, seen.change, use)
+    products = steps @ ops.stack([seen.change, seen.gradient], axis=1)
+    kept = ops.where(new[:, None] | new, 0.0, memory["inverse"])
+    unit = ops.cast(new, kept.dtype)
+    column = (unit[:, None] - kept @ products[:, :1]) / curvature
+    return {
+        "steps": steps,
+        "changes": changes,
+        "inverse": ops.where(use, kept + column * unit, memory["inverse"]),
+        "curvatures": ops.where(use & new, curvature, memory["curvatures"]),
+        "scale": ops.where(use, curvature / seen.changed, memory["scale"]),
+        "pairs": memory["pairs"] + ops.cast(use, "int32"),
+    }, products[:, 1:]
+
+
+def _with_row(matrix, slot, row, use):
+    row = ops.where(use, row, ops.take(matrix, slot, axis=0))
+    return ops.slice_update(matrix, [slot, 0 * slot], row[None])
+
+
+def two_loops(memory, gradient, products, scale):
+    """H g, the approximate inverse Hessian of the remembered pairs times the gradient.
+
+    Args:
+        memory: parts of the state by `LBFGSRule.shapes`.
+        gradient: vector of shape `(n,)`.
+        products: the steps times the gradient, of shape `(memory_size, 1)`.
+        scale: the inverse Hessian before the first pair is this times the identity.
+
+    Returns:
+        A vector of shape `(n,)`.
+    """
+    inverse = memory["inverse"]
+    first = inverse @ products
+    rest = gradient - ops.reshape(ops.transpose(first) @ memory["changes"], (-1,))
+    curved = memory["curvatures"][:, None] * first - scale * (memory["changes"] @ rest[:, None])
+    second = ops.transpose(curved) @ inverse
+    return scale * rest + ops.reshape(second @ memory["steps"], (-1,))
+
+
+@keras.saving.register_keras_serializable("kerasrecipes")
+class LBFGS(FullBatchOptimizer):
+    """Limited-memory BFGS with a line search: one `apply` is one gradient evaluation.
+
+    Args:
+        learning_rate: length of the first trial of each search, in units of the direction.
+        memory_size: pairs of steps and changes of the gradient that are remembered.
+        curvature: a step is accepted where the slope is at most this share of the first one,
+            between 0 and 1.
+        sufficient_decrease: share of the first slope by which the loss must fall, where known.
+        tolerance: the search has converged where no entry of the gradient is larger.
+        max_trials: evaluations after which one search along a line is given up, 3 or more.
+        **kwargs: `gradient_accumulation_steps`; what else Keras's optimizers take is refused.
+
+    Raises:
+        TypeError: if a number is none, or if `learning_rate` is a schedule.
+        ValueError: if an argument is out of range; if `weight_decay`, clipping, `use_ema` or
+            `loss_scale_factor` are given; inside a `LossScaleOptimizer`; if weights have
+            constraints or are not all float32 or all float64.
+
+    Reference:
+        Liu and Nocedal, 1989, https://doi.org/10.1007/BF01589116
+    """
+
+    def __init__(
+        self,
+        learning_rate=1.0,
+        memory_size=10,
+        curvature=0.9,
+        sufficient_decrease=1e-4,
+        tolerance=1e-5,
+        max_trials=20,
+        name="lbfgs",
+        **kwargs,
+    ):
+        memory_size = integer("memory_size", memory_size, 1)
+        super().__init__(
+            learning_rate, curvature, sufficient_decrease, tolerance, max_trials, name, **kwargs
+        )
+        self.memory_size = memory_size
+
+    @property
+    def rule(self):
+        return LBFGSRule(self.memory_size)
+
+    def get_config(self):
+        return {**super().get_config(), "memory_size": self.memory_size}
