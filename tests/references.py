@@ -100,3 +100,26 @@ def two_heads(x, targets, weights, coefficients, rate, order):
         u = u - rate * x[batch].T @ slope
         path.append([u, *heads])
     return path
+
+
+def newton_step(hessian, gradient, damping):
+    """Deck 004's regularised Newton step."""
+    return -np.linalg.solve(hessian + damping * np.eye(len(gradient)), gradient)
+
+
+def saddle_free_step(hessian, gradient, damping):
+    """Dauphin et al. 2014; |H| is the root of H², found by Newton's iteration for the sign of H."""
+    sign = hessian.astype("float64") / np.linalg.norm(hessian, 2)
+    for _ in range(60):
+        sign = (sign + np.linalg.pinv(sign)) / 2
+    return newton_step(sign @ hessian, gradient, damping)
+
+
+def path_scaling(kernels, biases):
+    """Neyshabur et al. 2015, by one forward and one backward sum over squared weights."""
+    entering, leaving = [np.ones(kernels[0].shape[0])], [np.ones(kernels[-1].shape[1])]
+    for kernel, bias in zip(kernels, biases, strict=True):
+        entering.append(entering[-1] @ kernel**2 + bias**2)
+    for kernel in kernels[:0:-1]:
+        leaving.insert(0, kernel**2 @ leaving[0])
+    return [np.outer(a, b) for a, b in zip(entering, leaving, strict=False)], leaving

@@ -1,9 +1,10 @@
 """The one place that knows which backend runs: each file holds the same functions.
 
 `compiled`, `value_and_gradient`, `hessian_vector_product`, `hessian_rows` and
-`gauss_newton_vector_product` turn a pure function of tensors into a compiled one, `sync(model)`
-makes the model's variables hold what training has reached, and `random_state()` is a context that
-leaves the backend's own global random state as it was.
+`gauss_newton_vector_product` turn a pure function of tensors into a compiled one, and `loop`
+compiles a loop over its evaluations. `sync(model)` makes the model's variables hold what training
+has reached, and `random_state()` is a context that leaves the backend's own global random state
+as it was.
 """
 
 import keras
@@ -14,6 +15,7 @@ if keras.config.backend() == "tensorflow":
         gauss_newton_vector_product,
         hessian_rows,
         hessian_vector_product,
+        loop,
         random_state,
         sync,
         value_and_gradient,
@@ -24,6 +26,7 @@ elif keras.config.backend() == "jax":
         gauss_newton_vector_product,
         hessian_rows,
         hessian_vector_product,
+        loop,
         random_state,
         sync,
         value_and_gradient,
@@ -34,6 +37,7 @@ elif keras.config.backend() == "torch":
         gauss_newton_vector_product,
         hessian_rows,
         hessian_vector_product,
+        loop,
         random_state,
         sync,
         value_and_gradient,
@@ -49,6 +53,7 @@ __all__ = [
     "gauss_newton_vector_product",
     "hessian_rows",
     "hessian_vector_product",
+    "loop",
     "random_state",
     "sync",
     "value_and_gradient",

@@ -15,6 +15,22 @@ def value_and_gradient(function):
     return jax.jit(jax.value_and_grad(function))
 
 
+def loop(going_on, body, function):
+    """`(state, *data) -> state`: `state = body(state, evaluate)` while `going_on(state)`, compiled.
+
+    `evaluate(w)` returns `function(w, *data)` and its gradient.
+    """
+    evaluate = jax.value_and_grad(function)
+
+    @jax.jit
+    def run(state, *data):
+        return jax.lax.while_loop(
+            going_on, lambda state: body(state, lambda w: evaluate(w, *data)), state
+        )
+
+    return run
+
+
 def hessian_vector_product(function):
     """`(w, v, *data) -> H v` with the Hessian H of `function` at `w`, compiled."""
 

@@ -23,6 +23,23 @@ def value_and_gradient(function):
     return evaluate
 
 
+def loop(going_on, body, function):
+    """`(state, *data) -> state`: `state = body(state, evaluate)` while `going_on(state)`, compiled.
+
+    `evaluate(w)` returns `function(w, *data)` and its gradient.
+    """
+    evaluate = value_and_gradient(function)
+
+    @tf.function
+    def run(state, *data):
+        (last,) = tf.while_loop(
+            going_on, lambda state: (body(state, lambda w: evaluate(w, *data)),), (state,)
+        )
+        return last
+
+    return run
+
+
 def hessian_vector_product(function):
     """`(w, v, *data) -> H v` with the Hessian H of `function` at `w`, compiled."""
 

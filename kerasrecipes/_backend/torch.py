@@ -28,6 +28,22 @@ def value_and_gradient(function):
     return evaluate
 
 
+def loop(going_on, body, function):
+    """`(state, *data) -> state`: `state = body(state, evaluate)` while `going_on(state)`.
+
+    `evaluate(w)` returns `function(w, *data)` and its gradient.
+    """
+    evaluate = value_and_gradient(function)
+
+    def run(state, *data):
+        with torch.no_grad():
+            while going_on(state):
+                state = body(state, lambda w: evaluate(w, *data))
+        return state
+
+    return run
+
+
 def hessian_vector_product(function):
     """`(w, v, *data) -> H v` with the Hessian H of `function` at `w`."""
     rows = hessian_rows(function)

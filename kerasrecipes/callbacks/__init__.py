@@ -7,6 +7,7 @@ from kerasrecipes.callbacks.freeze_batch_statistics import FreezeBatchStatistics
 from kerasrecipes.callbacks.freezing import Freeze, Unfreeze
 from kerasrecipes.callbacks.hyperparameter_monitor import HyperparameterMonitor
 from kerasrecipes.callbacks.hyperparameter_schedule import HyperparameterSchedule
+from kerasrecipes.callbacks.newton_steps import NewtonSteps
 from kerasrecipes.callbacks.swap_accepted_weights import SwapAcceptedWeights
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "FreezeBatchStatistics",
     "HyperparameterMonitor",
     "HyperparameterSchedule",
+    "NewtonSteps",
     "SwapAcceptedWeights",
     "Unfreeze",
 ]

@@ -104,7 +104,7 @@ class Objective:
         self._rows = _backend.hessian_rows(self._loss)
         self._added_product = _backend.hessian_vector_product(self._added)
         self._outer_product = _backend.gauss_newton_vector_product(self._outputs, self._outer)
-        self._structure = None
+        self._structure, self._loops = None, {}
 
     @property
     def size(self):
@@ -210,6 +210,32 @@ class Objective:
         whole = np.concatenate(rows)
         return (whole + whole.T) / 2
 
+    def loop(self, key, going_on, body):
+        """A loop over evaluations of this objective, compiled once for each `key`.
+
+        Args:
+            key: hashable; stands for the two functions.
+            going_on: function of the state (a nest of tensors): whether to go on, a scalar.
+            body: function of the state and of a function `w -> (value, gradient)`, tensors both.
+
+        Returns:
+            A function from the first state to the last one. With `batch_size` below the number of
+            examples the loop runs in Python, each of its steps compiled.
+        """
+        if self.batch_size is not None and self.batch_size < self._count:
+            return lambda state: self._run(going_on, body, state)
+        if key not in self._loops:
+            self._loops[key] = _backend.loop(going_on, body, self._loss)
+        return lambda state: self._loops[key](state, *next(self._batches())[1])
+
+    def _run(self, going_on, body, state):
+        def evaluate(w):
+            return [ops.convert_to_tensor(v, self._dtype) for v in self.value_and_gradient(w)]
+
+        while bool(going_on(state)):
+            state = body(state, evaluate)
+        return state
+
     def _sum(self, product, w, v):
         """A product over all batches."""
         total = np.zeros(v.shape, self._dtype)
@@ -220,8 +246,8 @@ class Objective:
     def _checked(self, w, name="w"):
         if tuple(np.shape(w)) != (self.size,):
             raise ValueError(
-                f"`{name}` must be a vector of shape ({self.size},), one entry per trainable weight "
-                f"of {self.model.name!r}. Received shape {tuple(np.shape(w))}"
+                f"`{name}` must be a vector of shape ({self.size},), one entry per trainable "
+                f"weight of {self.model.name!r}. Received shape {tuple(np.shape(w))}"
             )
         return ops.convert_to_tensor(w, dtype=self._dtype)
 
