@@ -154,7 +154,7 @@ def advance(state, trial, value, gradient, rate, rule, limits):
     first = rate * ops.where(astray, unscaled(square), first)
 
     still = stuck | done | halted
-    point = ops.where(arrived, trial, point)
+    point = ops.where(fresh | accept, trial, point)
     direction = ops.where(turning, turned, direction)
     length = ops.where(turning, first, length)
     failures = ops.where(accept, 0, k["failures"] + ops.cast(stuck, "int32"))

@@ -1,0 +1,195 @@
+"""LBFGS and NonlinearCG inside `fit`, and the data set that feeds them."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from kerasrecipes.callbacks import SwapAcceptedWeights
+from kerasrecipes.data import FullBatch
+from kerasrecipes.optimizers import LBFGS, NonlinearCG
+from tests.entries.trial_points import fitted, least_squares, linear
+from tests.entry import Entry, faults
+from tests.problems import network, values
+
+__all__ = ["bfgs", "fitted", "least_squares", "linear"]
+
+
+def bfgs(accepted):
+    """The dense BFGS inverse Hessian of successive (point, gradient): Nocedal & Wright, 6.17."""
+    pairs = [(b[0] - a[0], b[1] - a[1]) for a, b in zip(accepted, accepted[1:], strict=False)]
+    s, y = pairs[-1]
+    eye = np.eye(len(s))
+    inverse = s @ y / (y @ y) * eye
+    for s, y in pairs:
+        left = eye - np.outer(s, y) / (s @ y)
+        inverse = left @ inverse @ left.T + np.outer(s, s) / (s @ y)
+    return inverse
+
+
+CURVATURES = np.array([1.0, 3.0, 0.5, 2.0])
+START = np.array([1.0, -2.0, 0.5, 1.5])
+
+
+def _path(optimizer, steps):
+    """Accepted points on w'diag(a)w / 2, fed to two variables of two weights each."""
+    variables = [keras.Variable(part.astype("float32")) for part in np.split(START, 2)]
+    points = [START]
+    for _ in range(steps):
+        gradient = (CURVATURES * np.concatenate(values(variables))).astype("float32")
+        optimizer.apply([ops.convert_to_tensor(g) for g in np.split(gradient, 2)], variables)
+        accepted = optimizer.accepted_steps
+        optimizer.hold_accepted()
+        if accepted == len(points):
+            points.append(np.concatenate(values(variables)).astype("float64"))
+        optimizer.hold_trial()
+    return points
+
+
+def _lbfgs_equality():
+    """Each full step is that of dense BFGS from the accepted points before it."""
+    points = _path(LBFGS(curvature=0.99, tolerance=1e-3), 6)
+    for k in range(2, len(points)):
+        before = [(p, CURVATURES * p) for p in points[:k]]
+        step = -bfgs(before) @ before[-1][1]
+        yield (
+            points[k] - points[k - 1],
+            step * ((points[k] - points[k - 1]) @ step) / (step @ step),
+            2e-3,
+        )
+
+
+def _cg_equality():
+    """The linear conjugate gradient method, whose searches are exact."""
+    points = _path(NonlinearCG(curvature=1e-4, sufficient_decrease=0, tolerance=1e-6), 7)
+    w, g, d = START, CURVATURES * START, -CURVATURES * START
+    for point in points[1:4]:
+        w = w - g @ d / (d @ (CURVATURES * d)) * d
+        new = CURVATURES * w
+        g, d = new, -new + new @ new / (g @ g) * d
+        yield point, w, 1e-3
+
+
+def _full_batch_equality():
+    x, y = least_squares()
+    data = FullBatch(x, y, steps=3)
+    assert len(data) == 3
+    for i in range(3):
+        for ours, given in zip(data[i], (x, y), strict=True):
+            yield ops.convert_to_numpy(ours), given, 1e-12
+
+
+def _model(make):
+    def model(**kwargs):
+        keras.utils.set_random_seed(0)
+        return network(keras.layers.Dense(5, "tanh"), optimizer=make(**kwargs))
+
+    return model
+
+
+_SKIP = {
+    "float16": "LossScaleOptimizer is refused: test_second_order_fit.py",
+    "bfloat16": "rounded gradients have no curvature; the card asks for float32 or float64",
+    "accumulation": "three unequal batches are refused; test_second_order_fit.py has equal sums",
+    "ema": "use_ema is refused: trial points are no weights to average",
+    "compiled": "a search on unequal batches is chaotic; test_second_order_fit.py has whole ones",
+    "several_steps": "a search on unequal batches is chaotic; test_second_order_fit.py has it",
+}
+
+
+def _refused(make):
+    lessons = [
+        ({"weight_decay": 0.1}, ValueError, "does not take `weight_decay`"),
+        ({"clipnorm": 1.0}, ValueError, "does not take `clipnorm`"),
+        ({"use_ema": True}, ValueError, "does not take `use_ema`"),
+        ({"learning_rate": lambda: 0.1}, TypeError, "schedule would only move"),
+        ({"learning_rate": 0.0}, ValueError, "0 < learning_rate"),
+        ({"curvature": 1.0}, ValueError, "curvature < 1"),
+        ({"curvature": 0.1, "sufficient_decrease": 0.2}, ValueError, "must be less than"),
+        ({"max_trials": 1}, ValueError, "at least 3"),
+    ]
+    return [(kind, text, lambda *_, k=k: make(**k)) for k, kind, text in lessons]
+
+
+ENTRIES = {
+    "optimizers.LBFGS": Entry(
+        kind="optimizer",
+        equality=_lbfgs_equality,
+        make=LBFGS,
+        model=_model(LBFGS),
+        skip=_SKIP,
+        errors=[
+            *_refused(LBFGS),
+            (ValueError, "at least 1", lambda *_: LBFGS(memory_size=0)),
+            (
+                ValueError,
+                "FullBatch",
+                lambda m, x, y: m.fit(x, y, batch_size=16, callbacks=[SwapAcceptedWeights()]),
+            ),
+        ],
+    ),
+    "optimizers.NonlinearCG": Entry(
+        kind="optimizer",
+        equality=_cg_equality,
+        make=NonlinearCG,
+        model=_model(NonlinearCG),
+        skip=_SKIP,
+        errors=[
+            *_refused(NonlinearCG),
+            (ValueError, "Did you mean", lambda *_: NonlinearCG(method="polak_ribiere")),
+        ],
+    ),
+    "data.FullBatch": Entry(
+        kind="data",
+        equality=_full_batch_equality,
+        errors=[
+            (ValueError, "at least 1", lambda m, x, y: FullBatch(x, y, steps=0)),
+            (ValueError, "same number", lambda m, x, y: FullBatch(x, y[:3])),
+        ],
+    ),
+}
+
+_HERE = "test_second_order_fit.py"
+FAULTS = [
+    *faults(
+        "optimizers.LBFGS",
+        "optimizers/lbfgs.py",
+        _HERE,
+        ("- kept @ products[:, :1]) / curvature", ") / curvature"),
+        ("rest = gradient - ops.reshape(", "rest = gradient + ops.reshape("),
+        ("new[:, None] | new", "new[:, None]"),
+        ("use, curvature / seen.changed", "use, 1.0"),
+    ),
+    *faults(
+        "optimizers.NonlinearCG",
+        "optimizers/nonlinear_cg.py",
+        _HERE,
+        ("ops.where(beta > 0, beta, 0.0)", "beta"),
+        ("- 2 * seen.changed * seen.slope / bend", "- seen.changed * seen.slope / bend"),
+        ("return seen.square / (seen.slope - seen.old_slope)", "return seen.square / seen.slope"),
+    ),
+    *faults(
+        "optimizers.LBFGS",
+        "optimizers/_line_search.py",
+        _HERE,
+        ("too_high = (value > bound) | ~finite", "too_high = ~finite"),
+        ("flat = abs(slope) <= limits.curvature", "flat = abs(slope) <= 2 * limits.curvature"),
+        ('unequal = fresh & (k["failures"] > 0) & other_batch', "unequal = fresh & ~fresh"),
+        ("accept = ~fresh & finite &", "accept = ~fresh &"),
+    ),
+    *faults(
+        "optimizers.LBFGS",
+        "optimizers/_full_batch.py",
+        _HERE,
+        ("point.assign(held)", "pass"),
+        ("held + ops.cast(loss, held.dtype)", "ops.cast(loss, held.dtype)"),
+        ('if getattr(self, "_made", False):', "if False:"),
+    ),
+    *faults(
+        "data.FullBatch",
+        "data/full_batch.py",
+        "test_contracts.py",
+        ("        check_lengths(**parts)\n", ""),
+        ("        return self.batch\n", "        return self.batch[:1]\n"),
+        ('integer("steps", steps, 1)', "steps"),
+    ),
+]
