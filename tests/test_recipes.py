@@ -141,6 +141,14 @@ def sam(accuracy):
     assert 0.7 < accuracy["SAM"] < 0.8
 
 
+def relu_depth(found):
+    assert found["Glorot, square"] < 1e-7 and found["Glorot, gradient"] < 1e-7
+    for start in ("He", "Glorot, then LSUV"):
+        assert 0.03 < found[f"{start}, square"] < 10 and 0.1 < found[f"{start}, gradient"] < 10
+    accuracy = [found[f"{start}, accuracy"] for start in ("Glorot", "He", "Glorot, then LSUV")]
+    assert accuracy[0] < 0.55 < accuracy[1] < 0.75 < 0.87 < accuracy[2]
+
+
 def continuation_rastrigin(share):
     assert share["ever less blur"] > 0.98 and share["no blur"] < 0.03
 
@@ -159,6 +167,7 @@ CLAIMS = {
         image_cnn,
         linear_interpolation,
         one_cycle,
+        relu_depth,
         sam,
         tabular_mlp,
         vae_kl_annealing,

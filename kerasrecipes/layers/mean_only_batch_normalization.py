@@ -25,7 +25,8 @@ Technical details
     momentum * moving_mean + (1 - momentum) * mean; in inference y = x - moving_mean + beta. The
     gradient that goes back is that of the output less its own batch mean. A frozen layer
     (`trainable = False`) runs as in inference, as Keras's batch norm does, and masked steps do
-    not count. Means are taken in float32 also under mixed precision.
+    not count. Means are taken in float32 also under mixed precision. It is no
+    `BatchNormalization`: what folds or measures that one's statistics anew leaves it alone.
 
 Attribution
     Salimans and Kingma, 2016, section 4, https://arxiv.org/abs/1602.07868
