@@ -19,8 +19,7 @@ Suggested hyperparameters
     `batch_size`: None while one batch of all examples fits into memory; the value is the same
     number that Keras's evaluate gives with that batch size.
     `training`: False, unless the training behaviour of dropout or batch normalization is the
-    very thing to look at. `force`: only where a matrix of `size` squared entries fits into
-    memory; products with it need no more than a few gradients' memory.
+    very thing to look at.
 
 When not to use
     To train with mini-batches: `model.fit` does it. For models whose loss lives in an overridden
@@ -34,7 +33,8 @@ Technical details
     number of examples, Keras's own reduction. TensorFlow and JAX compile once per batch shape.
     Vectors are float32 unless the model's variables are float64 (exact on TensorFlow alone).
 
-    Products with the Hessian are exact derivatives of the gradient, at about twice its cost.
+    Products with the Hessian are exact derivatives of the gradient, at about twice its cost. The
+    matrix itself is for small networks: up to 4096 weights, unless forced.
     TensorFlow's `tf.nn.moments` has a wrong second derivative (it holds the mean inside the
     variance constant), so while these products are traced a right one stands in its place.
     Piecewise linear activations have curvature 0 within their pieces, and that is what is seen.
