@@ -98,6 +98,23 @@ def linear_interpolation(loss):
     assert loss["control_ends"] < 0.3 and loss["control_barrier"] > 0.9
 
 
+def glorot_histograms(found):
+    for activation in ("tanh", "softsign"):
+        for signal in ("activation", "gradient"):
+            old, new = (found[f"{activation}, {s}, {signal}"] for s in ("old", "normalized"))
+            assert 3 * old < new < 0.65 and old < 0.13
+        old, new = (found[f"{activation}, {s}, error"] for s in ("old", "normalized"))
+        assert new < old < 0.07
+    for start in ("old", "normalized"):
+        assert found[f"tanh, {start}, percentile 1"] > 0.99
+        assert 0.75 < found[f"softsign, {start}, percentile 1"] < 0.88
+        assert found[f"sigmoid, {start}, gradient"] < 0.005
+        assert (
+            found[f"sigmoid, {start}, percentile 5"] < 0.4
+            and found[f"sigmoid, {start}, error"] > 0.8
+        )
+
+
 def image_cnn(found):
     assert found["test accuracy"] > 0.91 and found["validation accuracy"] > 0.915
     assert 3e-4 < found["peak rate"] < 0.03
@@ -164,6 +181,7 @@ CLAIMS = {
         deep_sigmoid_greedy,
         finetune_image,
         gradual_unfreezing,
+        glorot_histograms,
         image_cnn,
         linear_interpolation,
         one_cycle,
