@@ -68,11 +68,10 @@ def run(links, weights, batch=1):
         if link["kind"] == "dense":
             h = ops.matmul(h, next(weights))
         elif link["kind"] == "conv":
-            h = ops.conv(
-                h, next(weights), link["strides"], link["padding"], dilation_rate=link["dilation"]
-            )
+            sizes = tuple(link["strides"]), link["padding"]
+            h = ops.conv(h, next(weights), *sizes, dilation_rate=tuple(link["dilation"]))
         elif link["kind"] == "pool":
-            h = ops.average_pool(h, link["size"], link["strides"], link["padding"])
+            h = ops.average_pool(h, tuple(link["size"]), tuple(link["strides"]), link["padding"])
         elif link["kind"] == "mean":
             h = ops.mean(h, axis=list(range(1, len(h.shape) - 1)), keepdims=link["keepdims"])
         elif link["kind"] == "reshape":

@@ -331,7 +331,7 @@ FAULTS = [
         "_model/chain.py",
         _PATHS,
         ('if link.get("bias"):', 'if False and link.get("bias"):'),
-        ("h = ops.average_pool(h,", "h = ops.max_pool(h,"),
+        ("h = ops.average_pool(", "h = ops.max_pool("),
         ("layer.max_value is None and layer.threshold == 0", "True"),
     ),
     *faults(
