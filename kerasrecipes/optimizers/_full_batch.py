@@ -83,7 +83,7 @@ class FullBatchOptimizer(TrialPoints, keras.optimizers.Optimizer):
         super().__init__(learning_rate, name=name, **kwargs)
         self.curvature, self.sufficient_decrease = curvature, sufficient_decrease
         self.tolerance, self.max_trials = tolerance, max_trials
-        self._loss = None
+        self._loss = self._now = None
         self._made = True
 
     @property
@@ -92,7 +92,9 @@ class FullBatchOptimizer(TrialPoints, keras.optimizers.Optimizer):
 
     @property
     def loss_scale_factor(self):
-        return None
+        # Keras skips the assignment of what is there already on TensorFlow, so this must not be
+        # the None that LossScaleOptimizer assigns, except in `apply`, which would divide by it.
+        return None if getattr(self, "_now", None) is not None else 1.0
 
     @loss_scale_factor.setter
     def loss_scale_factor(self, factor):
@@ -155,7 +157,7 @@ class FullBatchOptimizer(TrialPoints, keras.optimizers.Optimizer):
 
         # A function hides the tensor from Keras, which tracks what attributes hold.
         self._loss = lambda: seen.get("loss")
-        return super().scale_loss(look(loss))
+        return look(loss)
 
     def apply(self, grads, trainable_variables=None):
         seen, self._loss = self._loss, None
@@ -240,6 +242,7 @@ class FullBatchOptimizer(TrialPoints, keras.optimizers.Optimizer):
     def get_config(self):
         return {
             **super().get_config(),
+            "loss_scale_factor": None,
             "curvature": self.curvature,
             "sufficient_decrease": self.sufficient_decrease,
             "tolerance": self.tolerance,

@@ -229,7 +229,7 @@ FAULTS = [
         ("    def on_test_begin(self, logs=None):\n        self._look()", ""),
         ('"on_train_batch_begin", then if batches else None', '"on_train_batch_begin", None'),
         ('"on_epoch_begin", None if batches else then', '"on_epoch_begin", then'),
-        ("            frame = frame.f_back", "            frame = None"),
+        ("        frame = frame.f_back", "        frame = None"),
         ("        if not self._fitting:\n", "        if True:\n"),
         ("batches or found is None or any(", "batches or found is None and any("),
         ("                self._accepted_in()\n                self._release()\n", ""),
