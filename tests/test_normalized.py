@@ -163,6 +163,22 @@ def test_other_kinds_of_batch_norm_are_switched_too():
     np.testing.assert_allclose(history.history["loss"][0], expected, rtol=1e-5)
 
 
+def test_what_plain_keras_makes_of_trainable_in_a_callback():
+    """README's row: ignored on TensorFlow, an error on JAX, gamma and beta frozen on PyTorch."""
+    by_hand, model = keras.callbacks.LambdaCallback(), regression()
+    norm = model.get_layer("norm")
+    by_hand.on_epoch_begin = lambda epoch, logs=None: setattr(norm, "trainable", epoch < 1)
+    at_switch = []
+    by_hand.on_epoch_end = lambda epoch, logs=None: at_switch.append(values(norm.weights))
+    if BACKEND == "jax":
+        with pytest.raises(ValueError, match="variable.assign"):
+            fitted(model, [by_hand], epochs=2)
+        return
+    fitted(model, [by_hand], epochs=2)
+    still = [np.array_equal(a, b) for a, b in zip(*at_switch, strict=True)]
+    assert still == [BACKEND == "torch"] * 4
+
+
 # with_batch_statistics
 
 
