@@ -14,8 +14,8 @@ Result: mean (lowest, highest), seeds 0-2, Keras 3.15.1, JAX 0.10.2, CPU; deviat
             softsign, normalized  0.27    0.30    0.82 0.54      0.054 (0.053, 0.056)
             sigmoid, old          0.55    0.0004  0.77 0.26      0.890 (0.887, 0.897), chance
             sigmoid, normalized   0.53    0.003   0.93 0.30      0.890 (0.887, 0.897), chance
-        Over the seeds the first four columns stay within 0.035. As in 2010, tanh saturates from layer 1 on,
-        softsign does not, and sigmoid's top layer falls towards 0, where it stays here.
+        Over the seeds the first four columns stay within 0.035. As in 2010, tanh saturates from
+        layer 1 on, softsign does not, and sigmoid's top layer falls towards 0, where it stays here.
 Tune:   LEARNING_RATE of each activation, then EPOCHS, then UNITS.
 """
 

@@ -166,6 +166,16 @@ def relu_depth(found):
     assert accuracy[0] < 0.55 < accuracy[1] < 0.75 < 0.87 < accuracy[2]
 
 
+def weight_norm_cifar(found):
+    if not found["CIFAR-10"]:
+        pytest.skip("the figures are those of CIFAR-10, which could not be had")
+    mean_only = "weight norm, mean-only batch norm"
+    assert abs(found["weight norm"] - found["plain"]) < 0.03
+    assert found["batch norm"] > found["plain"] + 0.02
+    assert found[mean_only] > found["batch norm"] - 0.005
+    assert found[f"{mean_only}, loss"] < found["batch norm, loss"] < found["plain, loss"]
+
+
 def continuation_rastrigin(share):
     assert share["ever less blur"] > 0.98 and share["no blur"] < 0.03
 
@@ -189,6 +199,7 @@ CLAIMS = {
         sam,
         tabular_mlp,
         vae_kl_annealing,
+        weight_norm_cifar,
     )
 }
 
