@@ -1,13 +1,19 @@
 """Seconds of each phase of `kerasrecipes baseline digits`, and the share outside of training.
 
 Run: KERAS_BACKEND=tensorflow python -m benchmarks.baseline [DATA]
+
+The result is written to benchmarks/results.
 """
 
 import json
+import os
+import pathlib
+import platform
 import sys
 import tempfile
 
 import jinja2  # noqa: F401
+import keras
 import matplotlib.image  # noqa: F401
 import sklearn.ensemble  # noqa: F401
 import sklearn.impute  # noqa: F401
@@ -30,13 +36,21 @@ def main(data="digits", seed=0):
     seconds = result.metrics["seconds"]
     total = sum(seconds.values())
     return {
+        "benchmark": f"baseline {data}",
         "seconds": {name: round(value, 2) for name, value in seconds.items()},
         "total": round(total, 2),
         "outside of training": round(1 - seconds["training"] / total, 3),
         "test": result.metrics["test"],
+        "backend": keras.config.backend(),
         "versions": result.metrics["versions"],
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
     }
 
 
 if __name__ == "__main__":
-    print(json.dumps(main(*sys.argv[1:2]), indent=2))
+    found = main(*sys.argv[1:2])
+    text = json.dumps(found, indent=2)
+    print(text)
+    folder = pathlib.Path(__file__).parent / "results"
+    folder.mkdir(exist_ok=True)
+    (folder / f"baseline_{found['backend']}.json").write_text(text + "\n")

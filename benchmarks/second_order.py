@@ -1,0 +1,360 @@
+"""L-BFGS against its peers: gradient evaluations and seconds to the same loss, interleaved.
+
+Run: KERAS_BACKEND=jax python -m benchmarks.second_order [ROUNDS]
+
+The loss to reach is what SciPy's L-BFGS-B has after so many iterations. For each solver the least
+number of its own iterations that gets there is found first; then runs of that many are timed,
+turn by turn. Peers of another backend, or not installed, are left out. Further ratios: one step of
+LBFGS inside `fit` to one of SGD, also at 1 M weights, and a Hessian-vector product to a gradient.
+The result is written to benchmarks/results.
+"""
+
+import importlib.metadata
+import importlib.util
+import json
+import os
+import pathlib
+import platform
+import statistics
+import sys
+import time
+
+import keras
+import numpy as np
+import scipy.optimize
+from keras import ops
+
+import kerasrecipes as kr
+from kerasrecipes.objective import Objective
+from kerasrecipes.optimizers import LBFGS, minimize
+
+BACKEND = keras.config.backend()
+MEMORY, MOST = 10, 400
+
+
+def digits():
+    (x, y), (more, labels) = kr.data.load("digits")
+    x = np.concatenate([x, more]).reshape(-1, 64).astype("float32")
+    return x / x.max(), np.concatenate([y, labels]).astype("int32")
+
+
+def mnist():
+    (x, y), _ = kr.data.load("mnist")
+    return x[:10000].reshape(-1, 784).astype("float32") / 255.0, y[:10000].astype("int32")
+
+
+# name -> (data, width of the hidden layer, L2, iterations of SciPy that set the loss to reach)
+PROBLEMS = {
+    "softmax regression on digits": (digits, None, 1e-3, 60),
+    "64-32-10 tanh on digits": (digits, 32, 1e-3, 100),
+    "784-512-10 tanh on 10,000 of MNIST": (mnist, 512, 0.0, 60),
+}
+
+
+def network(inputs, hidden, decay, optimizer=None):
+    keras.utils.set_random_seed(0)
+    made = [keras.Input((inputs,))]
+    for units in [hidden] if hidden else []:
+        made.append(keras.layers.Dense(units, "tanh", kernel_regularizer=penalty(decay)))
+    made.append(keras.layers.Dense(10, kernel_regularizer=penalty(decay)))
+    model = keras.Sequential(made)
+    model.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    return model
+
+
+def penalty(decay):
+    return keras.regularizers.L2(decay) if decay else None
+
+
+def plain(inputs, hidden, decay, x, y):
+    """The same loss of a flat vector, as peers are given it."""
+    x, y = ops.convert_to_tensor(x), ops.one_hot(ops.convert_to_tensor(y), 10)
+    widths = [inputs, *([hidden] if hidden else []), 10]
+
+    def loss(w):
+        state, begin, total = x, 0, 0.0
+        for i, (a, b) in enumerate(zip(widths, widths[1:], strict=False)):
+            kernel = ops.reshape(w[begin : begin + a * b], (a, b))
+            state = state @ kernel + w[begin + a * b : begin + a * b + b]
+            state = state if i == len(widths) - 2 else ops.tanh(state)
+            begin += a * b + b
+            total = total + decay * ops.sum(kernel * kernel)
+        return total - ops.mean(ops.sum(y * ops.log_softmax(state), axis=1))
+
+    return loss
+
+
+def ours(objective, start):
+    def make(iterations):
+        def run():
+            objective.set_vector(start)
+            history = minimize(objective, steps=iterations, tolerance=0.0).history
+            return history["loss"][-1], history["evaluations"][-1]
+
+        return run
+
+    return make
+
+
+def scipys(objective, start):
+    def make(iterations):
+        def run():
+            found = scipy.optimize.minimize(
+                lambda w: tuple(np.asarray(v, "float64") for v in objective.value_and_gradient(w)),
+                start.astype("float64"),
+                jac=True,
+                method="L-BFGS-B",
+                options={"maxiter": iterations, "maxcor": MEMORY, "ftol": 0, "gtol": 0},
+            )
+            return float(found.fun), found.nfev
+
+        return run
+
+    return make
+
+
+def optaxs(loss, start):
+    import jax
+    import optax
+
+    solver = optax.lbfgs(memory_size=MEMORY)
+    look = optax.value_and_grad_from_state(loss)
+
+    @jax.jit
+    def solve(w, iterations):
+        def body(carry):
+            i, w, state, evaluations = carry
+            value, gradient = look(w, state=state)
+            moves, state = solver.update(
+                gradient, state, w, value=value, grad=gradient, value_fn=loss
+            )
+            used = optax.tree.get(state, "info").num_linesearch_steps
+            return i + 1, optax.apply_updates(w, moves), state, evaluations + used
+
+        carry = 0, w, solver.init(w), 1
+        _, w, state, used = jax.lax.while_loop(lambda c: c[0] < iterations, body, carry)
+        return optax.tree.get(state, "value"), used
+
+    def make(iterations):
+        return lambda: tuple(map(float, jax.block_until_ready(solve(start, iterations))))
+
+    return make
+
+
+def jaxopts(loss, start):
+    import jax
+    import jaxopt
+
+    def make(iterations):
+        solver = jaxopt.LBFGS(loss, maxiter=iterations, history_size=MEMORY, tol=0.0)
+        solve = jax.jit(lambda w: (lambda s: (s.value, s.num_fun_eval))(solver.run(w).state))
+        return lambda: tuple(map(float, jax.block_until_ready(solve(start))))
+
+    return make
+
+
+def optimistixs(loss, start):
+    import jax
+    import optimistix
+
+    # Its steps are trials: each one is an evaluation.
+    solver = optimistix.LBFGS(rtol=0.0, atol=0.0, history_length=MEMORY)
+
+    def make(iterations):
+        @jax.jit
+        def solve(w):
+            found = optimistix.minimise(
+                lambda w, args: loss(w), solver, w, max_steps=iterations, throw=False
+            )
+            return loss(found.value), found.stats["num_steps"]
+
+        return lambda: tuple(map(float, jax.block_until_ready(solve(start))))
+
+    return make
+
+
+def torchs(loss, start):
+    import torch
+
+    def make(iterations):
+        def run():
+            w = torch.tensor(start, requires_grad=True)
+            solver = torch.optim.LBFGS(
+                [w],
+                max_iter=iterations,
+                max_eval=10 * iterations,
+                history_size=MEMORY,
+                tolerance_grad=0.0,
+                tolerance_change=0.0,
+                line_search_fn="strong_wolfe",
+            )
+
+            def closure():
+                solver.zero_grad()
+                value = loss(w)
+                value.backward()
+                return value
+
+            solver.step(closure)
+            with torch.no_grad():
+                return float(loss(w)), solver.state[w]["func_evals"]
+
+        return run
+
+    return make
+
+
+def tfps(loss, start):
+    import tensorflow as tf
+    import tensorflow_probability as tfp
+
+    @tf.function
+    def solve(w, iterations):
+        found = tfp.optimizer.lbfgs_minimize(
+            lambda w: tfp.math.value_and_gradient(loss, w),
+            w,
+            num_correction_pairs=MEMORY,
+            tolerance=0.0,
+            max_iterations=iterations,
+        )
+        return found.objective_value, found.num_objective_evaluations
+
+    def make(iterations):
+        return lambda: tuple(map(float, solve(tf.constant(start), tf.constant(iterations))))
+
+    return make
+
+
+PEERS = {
+    "jax": {"optax": optaxs, "jaxopt": jaxopts, "optimistix": optimistixs},
+    "torch": {"torch": torchs},
+    "tensorflow": {"tensorflow_probability": tfps},
+}
+
+
+def least(make, target):
+    """The least number of iterations that reaches `target`, by halving; None if none does."""
+    low, high = 0, 1
+    while make(high)()[0] > target:
+        low, high = high, 2 * high
+        if high > MOST:
+            return None
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if make(middle)()[0] <= target else (middle, high)
+    return high
+
+
+def in_fit(x, y, hidden, decay, evaluations):
+    """Seconds of a fit of so many full batches: a function for each optimizer."""
+
+    def make(optimizer):
+        model = network(x.shape[1], hidden, decay, optimizer)
+        data = kr.data.FullBatch(x, y, evaluations)
+        start = model.get_weights()
+
+        def run():
+            model.set_weights(start)
+            model.optimizer.build(model.trainable_variables)
+            for variable in model.optimizer.variables:
+                if variable is not model.optimizer._learning_rate:
+                    variable.assign(ops.zeros(variable.shape, variable.dtype))
+            history = model.fit(data, epochs=1, verbose=0)
+            return history.history["loss"][-1], evaluations
+
+        return run
+
+    return {
+        "LBFGS in fit": make(LBFGS(memory_size=MEMORY, tolerance=0.0)),
+        "SGD in the same fit": make(keras.optimizers.SGD(0.01)),
+    }
+
+
+def timed(runs, rounds):
+    """name -> (median seconds, quartiles), turn by turn after one run that compiles."""
+    seconds = {name: [] for name in runs}
+    for turn in range(rounds + 1):
+        for name, run in runs.items():
+            begin = time.perf_counter()
+            run()
+            if turn:
+                seconds[name].append(time.perf_counter() - begin)
+    return seconds
+
+
+def measure(name, rounds):
+    data, hidden, decay, iterations = PROBLEMS[name]
+    x, y = data()
+    model = network(x.shape[1], hidden, decay)
+    objective = Objective(model, x, y)
+    start = objective.get_vector()
+    solvers = {"minimize": ours(objective, start), "scipy": scipys(objective, start)}
+    target = solvers["scipy"](iterations)()[0]
+    loss = plain(x.shape[1], hidden, decay, x, y)
+    for peer, solver in PEERS[BACKEND].items():
+        if importlib.util.find_spec(peer):
+            solvers[peer] = solver(loss, start)
+    needed = {solver: least(make, target) for solver, make in solvers.items()}
+    runs = {solver: solvers[solver](n) for solver, n in needed.items() if n}
+    evaluations = {solver: int(run()[1]) for solver, run in runs.items()}
+    runs |= in_fit(x, y, hidden, decay, evaluations["minimize"])
+    evaluations["LBFGS in fit"] = evaluations["minimize"]
+    found = timed(runs, rounds)
+    steps = zip(found["LBFGS in fit"], found["SGD in the same fit"], strict=True)
+    return {
+        "loss to reach": round(target, 6),
+        "evaluations": evaluations,
+        "not reached": [solver for solver, n in needed.items() if not n],
+        "seconds": {solver: round(statistics.median(s), 4) for solver, s in found.items()},
+        "LBFGS step / SGD step in fit": round(statistics.median(a / b for a, b in steps), 3),
+    }
+
+
+def large(rounds, steps=10):
+    """On 1 M weights and little data: a step of LBFGS to one of SGD, a product to a gradient."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(256, 784)).astype("float32")
+    y = rng.integers(0, 10, len(x))
+    found = timed(in_fit(x, y, 1258, 0.0, steps), rounds)
+    objective = Objective(network(784, 1258, 0.0), x, y)
+    w = objective.get_vector()
+    products = timed(
+        {
+            "gradient": lambda: objective.value_and_gradient(w),
+            "product": lambda: objective.hessian_vector_product(w, w),
+        },
+        rounds,
+    )
+    pairs = zip(found["LBFGS in fit"], found["SGD in the same fit"], strict=True)
+    dear = zip(products["product"], products["gradient"], strict=True)
+    return {
+        "weights": objective.size,
+        "LBFGS step / SGD step in fit": round(statistics.median(a / b for a, b in pairs), 3),
+        "Hessian-vector product / gradient": round(statistics.median(a / b for a, b in dear), 3),
+    }
+
+
+def main(rounds=7):
+    names = ["keras", BACKEND, "numpy", "scipy", *PEERS[BACKEND]]
+    return {
+        "benchmark": "second_order",
+        "rounds": rounds,
+        "problems": {name: measure(name, rounds) for name in PROBLEMS},
+        "1 M weights, 256 examples": large(rounds),
+        "backend": BACKEND,
+        "versions": {
+            name: importlib.metadata.version(name)
+            for name in names
+            if importlib.util.find_spec(name)
+        },
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+    }
+
+
+if __name__ == "__main__":
+    result = main(*map(int, sys.argv[1:2]))
+    text = json.dumps(result, indent=2)
+    print(text)
+    folder = pathlib.Path(__file__).parent / "results"
+    folder.mkdir(exist_ok=True)
+    (folder / f"second_order_{result['backend']}.json").write_text(text + "\n")
