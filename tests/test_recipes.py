@@ -60,6 +60,14 @@ def test_copied_alone_runs_on_small_data(name, tmp_path, capsys):
 # (docs/evidence.md) a margin of about their spread: a failure says that something changed.
 
 
+def batch_norm_mnist(found):
+    assert found["plain, 1"] < 0.6 and found["batch norm, 1"] > 0.9
+    assert 0.968 < found["plain, 50"] < found["batch norm, 50"]
+    assert found["batch norm, 50"] > 0.974
+    assert found["batch norm, wandering"] < 0.2 and found["plain, wandering"] > 0.4
+    assert found["batch norm, change of width"] < 4 and found["plain, change of width"] > 100
+
+
 def batch_renorm_noniid(accuracy):
     for norm in ("batch norm", "batch renorm", "group norm"):
         assert accuracy[f"{norm}, all classes"] > 0.87
@@ -183,6 +191,7 @@ def continuation_rastrigin(share):
 CLAIMS = {
     one.__name__: one
     for one in (
+        batch_norm_mnist,
         batch_renorm_noniid,
         char_rnn,
         curriculum_shapes,
