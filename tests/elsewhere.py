@@ -25,7 +25,10 @@ def main(folder):
             slots = [np.asarray(v.numpy()) for v in model.optimizer.variables]
             saved = np.load(path.with_suffix(".npz"))
             apart = float(np.abs(predicted - saved["predicted"]).max())
-            equal = [bool(np.array_equal(s, saved[f"slot{i}"])) for i, s in enumerate(slots)]
+            equal = [
+                bool(np.array_equal(s, saved[f"slot{i}"], equal_nan=True))
+                for i, s in enumerate(slots)
+            ]
             model.fit(data["x"], data["y"], verbose=0, batch_size=16)
             trained = bool(np.isfinite(model.get_weights()[0]).all())
             results[path.stem] = {
