@@ -1,4 +1,7 @@
-"""Every tutorial runs in full on the current backend, and is kept without outputs."""
+"""Every tutorial runs in full, and is kept without outputs.
+
+On JAX and PyTorch they run under `-m evidence` only: a notebook takes up to a minute.
+"""
 
 import os
 import pathlib
@@ -25,6 +28,7 @@ def test_no_outputs_are_stored(path):
 
 
 @each
+@(pytest.mark.evidence if keras.backend.backend() != "tensorflow" else lambda test: test)
 def test_runs_and_shows_figures(path, monkeypatch, tmp_path):
     monkeypatch.setenv("KERAS_BACKEND", keras.backend.backend())
     monkeypatch.delenv("MPLBACKEND", raising=False)  # the notebook's own: figures in the page
