@@ -6,7 +6,8 @@ How to use
     >>> start = DeltaOrthogonal(seed=0)
     >>> layer = keras.layers.Conv2D(16, 3, padding="same", kernel_initializer=start)
     >>> x = keras.random.normal((2, 8, 8, 4), seed=1)
-    >>> bool(abs(keras.ops.norm(layer(x)) / keras.ops.norm(x) - 1) < 1e-5)
+    >>> length, before = (keras.ops.norm(keras.ops.reshape(v, (-1,))) for v in (layer(x), x))
+    >>> bool(abs(length / before - 1) < 1e-5)
     True
 
 Suggested hyperparameters
