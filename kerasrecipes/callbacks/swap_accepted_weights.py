@@ -20,10 +20,10 @@ When not to use
 
 Technical details
     SAM, ParameterBlur, LBFGS and NonlinearCG ask for the next gradient away from the accepted
-    weights, so between batches the model holds a trial point. This callback exchanges the two, bit for bit: the
-    accepted weights are in from validation, or the end of the epoch, to the next epoch's first
-    batch, and after an exception in a step. The trajectory is the same bits with and without
-    it. It must come first in the list, since callbacks run in its order.
+    weights, so between batches the model holds a trial point. This callback exchanges the two,
+    bit for bit: the accepted weights are in from validation, or the end of the epoch, to the next
+    epoch's first batch, and after an exception in a step. The trajectory is the same bits with
+    and without it. It must come first in the list, since callbacks run in its order.
 
     A checkpoint taken while the accepted weights are in holds the trial point in the optimizer:
     a fit that goes on from it with this callback (`BackupAndRestore` too) makes the same steps
