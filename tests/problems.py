@@ -2,7 +2,14 @@
 
 import keras
 import numpy as np
+import pytest
 from keras import ops
+
+
+def mostly_on_tensorflow(test):
+    """For tests that take long and whose parts are tested on each backend by others: on JAX and
+    PyTorch they run under `-m evidence` alone."""
+    return test if keras.config.backend() == "tensorflow" else pytest.mark.evidence(test)
 
 
 class Saddle(keras.layers.Layer):

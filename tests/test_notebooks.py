@@ -1,13 +1,12 @@
-"""Every tutorial runs in full, and is kept without outputs.
-
-On JAX and PyTorch they run under `-m evidence` only: a notebook takes up to a minute.
-"""
+"""Every tutorial runs in full, and is kept without outputs."""
 
 import os
 import pathlib
 
 import keras
 import pytest
+
+from tests.problems import mostly_on_tensorflow
 
 nbformat = pytest.importorskip("nbformat")
 nbclient = pytest.importorskip("nbclient")
@@ -28,7 +27,7 @@ def test_no_outputs_are_stored(path):
 
 
 @each
-@(pytest.mark.evidence if keras.backend.backend() != "tensorflow" else lambda test: test)
+@mostly_on_tensorflow
 def test_runs_and_shows_figures(path, monkeypatch, tmp_path):
     monkeypatch.setenv("KERAS_BACKEND", keras.backend.backend())
     monkeypatch.delenv("MPLBACKEND", raising=False)  # the notebook's own: figures in the page

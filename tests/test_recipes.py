@@ -10,6 +10,8 @@ import shutil
 import numpy as np
 import pytest
 
+from tests.problems import mostly_on_tensorflow
+
 FOLDER = pathlib.Path(__file__).parents[1] / "recipes"
 RECIPES = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem != "__init__")
 each = pytest.mark.parametrize("name", RECIPES)
@@ -44,6 +46,7 @@ def test_header_names_result_and_tuning(name):
 
 
 @each
+@mostly_on_tensorflow
 def test_copied_alone_runs_on_small_data(name, tmp_path, capsys):
     recipe = imported(pathlib.Path(shutil.copy(FOLDER / f"{name}.py", tmp_path)))
     parameters = inspect.signature(recipe.main).parameters
