@@ -6,6 +6,7 @@ import pytest
 
 from kerasrecipes.objective import Objective
 from kerasrecipes.optimizers import Newton, SaddleFreeNewton
+from tests.problems import mostly_on_tensorflow
 
 L = keras.layers
 
@@ -54,6 +55,7 @@ def seen(objective, w):
     return value, np.linalg.norm(gradient), eigenvalues[0], np.mean(eigenvalues < 0)
 
 
+@mostly_on_tensorflow
 def test_saddle_free_newton_gets_lower_than_damped_newton_on_the_digits():
     objective = digits(units=5, count=200)
     start = seen(objective, objective.get_vector())

@@ -43,12 +43,12 @@ Technical details
 
     The last value stays after `fit`. It stands in the logs under the target's name: at the end
     of an epoch, and of each batch if a function of your own set it there. Two schedules of one
-    target in one `fit` are refused. With per="epoch" the schedule is called for all epochs of the `fit` before the first
-    batch, to check its values, and again at each epoch: let it depend on the index alone. With
-    per="batch" the first value is checked before training and the others as they come; inside
-    the step a bad one is not taken, the last good one stays, and the error comes at the epoch's
-    end. If `fit` ends by an error or Ctrl-C, a schedule inside
-    the step goes on in a later `fit` until the value is set by hand or another callback moves it.
+    target in one `fit` are refused. With per="epoch" the schedule is called for all epochs of
+    the `fit` before the first batch, to check its values, and again at each epoch: let it depend
+    on the index alone. With per="batch" the first value is checked before training and the
+    others as they come; inside the step a bad one is not taken, the last good one stays, and the
+    error comes at the epoch's end. If `fit` ends by an error or Ctrl-C, a schedule inside the
+    step goes on in a later `fit` until the value is set by hand or another callback moves it.
 
 Attribution
     Parameter scheduling inside one run: fastai's ParamScheduler and optax's

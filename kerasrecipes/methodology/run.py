@@ -1,6 +1,7 @@
 """The steps of one baseline, in their order."""
 
 import platform
+import sys
 
 import keras
 import numpy as np
@@ -147,10 +148,12 @@ def describe(source, parts, state):
 
 def versions():
     """What a figure depends on besides the data."""
+    backend = keras.backend.backend()
     return {
         "python": platform.python_version(),
         "keras": keras.version(),
-        "backend": keras.backend.backend(),
+        "backend": backend,
+        backend: sys.modules[backend].__version__,
         "numpy": np.__version__,
         "machine": platform.platform(),
     }
