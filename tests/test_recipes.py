@@ -71,6 +71,13 @@ def batch_norm_mnist(found):
     assert found["batch norm, change of width"] < 4 and found["plain, change of width"] > 100
 
 
+def batch_norm_noise(found):
+    assert found["batch norm, shift"] < 0.01 < 0.4 < found["batch norm, noise, shift"]
+    assert max(found["batch norm, steps"], found["batch norm, noise, steps"]) <= 1250
+    assert found["plain, steps"] >= 6000
+    assert found["batch norm, noise, best"] > 0.80
+
+
 def batch_renorm_noniid(accuracy):
     for norm in ("batch norm", "batch renorm", "group norm"):
         assert accuracy[f"{norm}, all classes"] > 0.87
@@ -195,6 +202,7 @@ CLAIMS = {
     one.__name__: one
     for one in (
         batch_norm_mnist,
+        batch_norm_noise,
         batch_renorm_noniid,
         char_rnn,
         curriculum_shapes,
