@@ -44,6 +44,7 @@ Technical details
     it, needs no kerasrecipes to load. A Sequential stays one; everything else is a plain
     `keras.Model`. Where the last layer was folded away the output has the name of the layer
     before it. What is inside a layer or model with a `call` of its own stays.
+    Regularizers see the merged kernels and activations: their losses are not those of before.
 
 Attribution
     Ioffe and Szegedy, 2015, Section 3.1, https://arxiv.org/abs/1502.03167
