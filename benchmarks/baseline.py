@@ -5,21 +5,17 @@ Run: KERAS_BACKEND=tensorflow python -m benchmarks.baseline [DATA]
 The result is written to benchmarks/results.
 """
 
-import json
-import os
-import pathlib
-import platform
 import sys
 import tempfile
 
 import jinja2  # noqa: F401
-import keras
 import matplotlib.image  # noqa: F401
 import sklearn.ensemble  # noqa: F401
 import sklearn.impute  # noqa: F401
 import sklearn.linear_model  # noqa: F401
 import sklearn.metrics  # noqa: F401
 
+from benchmarks._result import keep, setting
 from kerasrecipes.methodology.baseline import baseline_of
 from kerasrecipes.methodology.source import from_anything
 
@@ -41,16 +37,9 @@ def main(data="digits", seed=0):
         "total": round(total, 2),
         "outside of training": round(1 - seconds["training"] / total, 3),
         "test": result.metrics["test"],
-        "backend": keras.config.backend(),
-        "versions": result.metrics["versions"],
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        **setting(),
     }
 
 
 if __name__ == "__main__":
-    found = main(*sys.argv[1:2])
-    text = json.dumps(found, indent=2)
-    print(text)
-    folder = pathlib.Path(__file__).parent / "results"
-    folder.mkdir(exist_ok=True)
-    (folder / f"baseline_{found['backend']}.json").write_text(text + "\n")
+    keep(main(*sys.argv[1:2]))

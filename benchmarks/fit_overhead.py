@@ -9,11 +9,6 @@ on two cores the same fit takes 1.3 or 1.9 seconds. Two rounds that compile go b
 count. The result is written to benchmarks/results.
 """
 
-import importlib.metadata
-import json
-import os
-import pathlib
-import platform
 import statistics
 import sys
 import time
@@ -22,6 +17,7 @@ import keras
 import numpy as np
 
 import kerasrecipes as kr
+from benchmarks._result import keep, setting
 
 BATCHES, BATCH = 120, 32
 DECAY = keras.optimizers.schedules.ExponentialDecay(0.9, 1000, 0.99)
@@ -127,13 +123,7 @@ def main(rounds=11):
         "rounds": rounds,
         "bare seconds": round(statistics.median(base), 3),
         "ratios": report,
-        "backend": keras.config.backend(),
-        "versions": {
-            name: importlib.metadata.version(name)
-            for name in ("keras", keras.config.backend(), "numpy")
-        },
-        "python": platform.python_version(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        **setting(),
     }
 
 
@@ -143,9 +133,4 @@ if __name__ == "__main__":
 
         tf.config.threading.set_intra_op_parallelism_threads(1)
         tf.config.threading.set_inter_op_parallelism_threads(1)
-    result = main(*map(int, sys.argv[1:2]))
-    text = json.dumps(result, indent=2)
-    print(text)
-    folder = pathlib.Path(__file__).parent / "results"
-    folder.mkdir(exist_ok=True)
-    (folder / f"fit_overhead_{result['backend']}.json").write_text(text + "\n")
+    keep(main(*map(int, sys.argv[1:2])))

@@ -9,11 +9,6 @@ of a few calls in a row, after two rounds that compile. A ratio under 1 says tha
 The result is written to benchmarks/results.
 """
 
-import importlib.metadata
-import json
-import os
-import pathlib
-import platform
 import statistics
 import sys
 import time
@@ -22,6 +17,7 @@ import keras
 import numpy as np
 
 import kerasrecipes as kr
+from benchmarks._result import keep, setting
 
 MODELS = {"MobileNetV2": 224, "ResNet50": 224}
 BATCHES = {1: 5, 32: 1}  # calls in a row for one time
@@ -85,24 +81,13 @@ def main(rounds=9, models=MODELS, batches=BATCHES):
             for batch, calls in batches.items()
         }
         report[name] = {"size": size, **counts, **measured}
-    python = platform.python_version()
     return {
         "benchmark": "inference",
         "rounds": rounds,
         "models": report,
-        "backend": keras.config.backend(),
-        "versions": {
-            name: importlib.metadata.version(name)
-            for name in ("keras", keras.config.backend(), "numpy")
-        },
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {python}",
+        **setting(),
     }
 
 
 if __name__ == "__main__":
-    result = main(*map(int, sys.argv[1:2]))
-    text = json.dumps(result, indent=2)
-    print(text)
-    folder = pathlib.Path(__file__).parent / "results"
-    folder.mkdir(exist_ok=True)
-    (folder / f"inference_{result['backend']}.json").write_text(text + "\n")
+    keep(main(*map(int, sys.argv[1:2])))

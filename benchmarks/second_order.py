@@ -9,12 +9,7 @@ LBFGS inside `fit` to one of SGD, also at 1 M weights, and a Hessian-vector prod
 The result is written to benchmarks/results.
 """
 
-import importlib.metadata
 import importlib.util
-import json
-import os
-import pathlib
-import platform
 import statistics
 import sys
 import time
@@ -25,6 +20,7 @@ import scipy.optimize
 from keras import ops
 
 import kerasrecipes as kr
+from benchmarks._result import keep, setting
 from kerasrecipes.objective import Objective
 from kerasrecipes.optimizers import LBFGS, minimize
 
@@ -335,26 +331,14 @@ def large(rounds, steps=10):
 
 
 def main(rounds=7):
-    names = ["keras", BACKEND, "numpy", "scipy", *PEERS[BACKEND]]
     return {
         "benchmark": "second_order",
         "rounds": rounds,
         "problems": {name: measure(name, rounds) for name in PROBLEMS},
         "1 M weights, 256 examples": large(rounds),
-        "backend": BACKEND,
-        "versions": {
-            name: importlib.metadata.version(name)
-            for name in names
-            if importlib.util.find_spec(name)
-        },
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        **setting("scipy", *PEERS[BACKEND]),
     }
 
 
 if __name__ == "__main__":
-    result = main(*map(int, sys.argv[1:2]))
-    text = json.dumps(result, indent=2)
-    print(text)
-    folder = pathlib.Path(__file__).parent / "results"
-    folder.mkdir(exist_ok=True)
-    (folder / f"second_order_{result['backend']}.json").write_text(text + "\n")
+    keep(main(*map(int, sys.argv[1:2])))

@@ -10,51 +10,22 @@ as it was.
 import keras
 
 if keras.config.backend() == "tensorflow":
-    from kerasrecipes._backend.tensorflow import (
-        compiled,
-        gauss_newton_vector_product,
-        hessian_rows,
-        hessian_vector_product,
-        loop,
-        random_state,
-        sync,
-        value_and_gradient,
-    )
+    from kerasrecipes._backend import tensorflow as chosen
 elif keras.config.backend() == "jax":
-    from kerasrecipes._backend.jax import (
-        compiled,
-        gauss_newton_vector_product,
-        hessian_rows,
-        hessian_vector_product,
-        loop,
-        random_state,
-        sync,
-        value_and_gradient,
-    )
+    from kerasrecipes._backend import jax as chosen
 elif keras.config.backend() == "torch":
-    from kerasrecipes._backend.torch import (
-        compiled,
-        gauss_newton_vector_product,
-        hessian_rows,
-        hessian_vector_product,
-        loop,
-        random_state,
-        sync,
-        value_and_gradient,
-    )
+    from kerasrecipes._backend import torch as chosen
 else:
     raise ImportError(
         "kerasrecipes trains networks, so it needs the Keras backend tensorflow, jax or torch. "
         f"Received: {keras.config.backend()!r}. Set the environment variable KERAS_BACKEND."
     )
 
-__all__ = [
-    "compiled",
-    "gauss_newton_vector_product",
-    "hessian_rows",
-    "hessian_vector_product",
-    "loop",
-    "random_state",
-    "sync",
-    "value_and_gradient",
-]
+compiled = chosen.compiled
+gauss_newton_vector_product = chosen.gauss_newton_vector_product
+hessian_rows = chosen.hessian_rows
+hessian_vector_product = chosen.hessian_vector_product
+loop = chosen.loop
+random_state = chosen.random_state
+sync = chosen.sync
+value_and_gradient = chosen.value_and_gradient

@@ -27,11 +27,23 @@ def sublayers(layer):
 
 
 @contextlib.contextmanager
-def watched(layers, seen):
-    """Within the context each call of one of `layers` first calls `seen(layer, inputs, mask)`.
+def replaced_calls(layers, change):
+    """Within the context `layer.call` of each layer is `change(layer, its own call)`.
 
     Only for eager calls `model(x)`: a compiled `predict` made earlier does not look here again.
     """
+    # `call` looked up on the instance wins over the class, and its deletion restores the class.
+    for layer in layers:
+        object.__setattr__(layer, "call", change(layer, layer.call))
+    try:
+        yield
+    finally:
+        for layer in layers:
+            object.__delattr__(layer, "call")
+
+
+def watched(layers, seen):
+    """Within the context each call of one of `layers` first calls `seen(layer, inputs, mask)`."""
 
     def spy(layer, call):
         def watched_call(inputs, *args, **kwargs):
@@ -40,11 +52,4 @@ def watched(layers, seen):
 
         return watched_call
 
-    # `call` looked up on the instance wins over the class, and its deletion restores the class.
-    for layer in layers:
-        object.__setattr__(layer, "call", spy(layer, layer.call))
-    try:
-        yield
-    finally:
-        for layer in layers:
-            object.__delattr__(layer, "call")
+    return replaced_calls(layers, spy)

@@ -63,6 +63,8 @@ from keras import ops
 from kerasrecipes._checks import one_of
 from kerasrecipes.callbacks._knobs import OptimizerKnob, copied, locate_knob
 
+_Schedule = keras.optimizers.schedules.LearningRateSchedule
+
 
 class HyperparameterSchedule(keras.callbacks.Callback):
     """Sets a hyperparameter or knob before each batch or epoch.
@@ -108,8 +110,7 @@ class HyperparameterSchedule(keras.callbacks.Callback):
                 f"target={target!r}, schedule={schedule!r}."
             )
         self.schedule = schedule
-        kinds = keras.optimizers.schedules.LearningRateSchedule
-        if self.per == "batch" and not all(isinstance(one, kinds) for one in self._schedules):
+        if self.per == "batch" and not all(isinstance(one, _Schedule) for one in self._schedules):
             # Keras waits for each step where a callback has this hook: only where it must be.
             self.on_train_batch_end = self._log_values
 
@@ -182,10 +183,8 @@ class HyperparameterSchedule(keras.callbacks.Callback):
                 )
 
     def _runs_inside(self, knob, schedule):
-        kinds = keras.optimizers.schedules.LearningRateSchedule
-        return (
-            self.per == "batch" and isinstance(knob, OptimizerKnob) and isinstance(schedule, kinds)
-        )
+        in_step = isinstance(knob, OptimizerKnob) and isinstance(schedule, _Schedule)
+        return self.per == "batch" and in_step
 
     def _step(self):
         # Reading `self.model` brings JAX's state into it: a value assigned before is lost there.

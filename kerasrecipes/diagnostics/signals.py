@@ -38,7 +38,6 @@ Attribution
     2010.
 """
 
-import contextlib
 from typing import Any, NamedTuple
 
 import keras
@@ -47,6 +46,7 @@ from keras import ops
 
 from kerasrecipes import _backend
 from kerasrecipes._model.batches import as_arrays, as_tensors, check_lengths
+from kerasrecipes._model.calls import replaced_calls
 from kerasrecipes._model.state import check_ready, restored, state_variables
 from kerasrecipes._report.plots import lines
 from kerasrecipes._report.table import text_table
@@ -162,7 +162,6 @@ def _visible(model):
             yield layer
 
 
-@contextlib.contextmanager
 def _touched(layers, touch):
     """Within the context each float tensor that a layer returns is `touch(layer, tensor)`."""
 
@@ -176,13 +175,7 @@ def _touched(layers, touch):
 
         return touched_call
 
-    for layer in layers:
-        object.__setattr__(layer, "call", spied(layer, layer.call))
-    try:
-        yield
-    finally:
-        for layer in layers:
-            object.__delattr__(layer, "call")
+    return replaced_calls(layers, spied)
 
 
 def _row(name, values, slope):
