@@ -120,10 +120,11 @@ def find_learning_rate(
         if rule == "range-test":
             growth = (high / low) ** (1 / (steps - 1))
             trial.learning_rate = keras.optimizers.schedules.ExponentialDecay(low, 1, growth)
-            model.make_train_function(force=True)
-            return _suggest_from_range(*_run(model, data, steps, rise=4), plot)
+        # TensorFlow traces a step twice if variables are made in it.
         trial.build(model.trainable_variables)
         model.make_train_function(force=True)
+        if rule == "range-test":
+            return _suggest_from_range(*_run(model, data, steps, rise=4), plot)
         rates = np.geomspace(low, high, grid).tolist()
         losses = [_loss_after(model, data, steps, rate) for rate in rates]
         return _suggest_from_grid(rates, losses, plot)

@@ -48,7 +48,7 @@ def train(parts, state, plan, progress):
     data, target = parts["training"], state["target"]
     with progress.phase("finding the rate"):
         model = build(data[0], state["inputs"], target, plan)
-        compile(model, target, plan.rate)
+        compile(model, target, plan.rate, metrics=False)
         plan.rate = find_rate(model, data, plan)
         shorten(model, parts, plan, progress)
     progress.say(f"learning rate {plan.rate:g}, {plan.epochs} epochs of batches of {plan.batch}")
@@ -69,10 +69,10 @@ def build(inputs, state, target, plan):
     return networks.table_network(numbers, sizes, outputs, plan.units, plan.dropout)
 
 
-def compile(model, target, rate):
+def compile(model, target, rate, metrics=True):
     """Compiles with decoupled weight decay and the loss of the task."""
     optimizer = keras.optimizers.AdamW(rate, weight_decay=WEIGHT_DECAY)
-    metrics = ["accuracy"] if "classes" in target else None
+    metrics = ["accuracy"] if metrics and "classes" in target else None
     model.compile(optimizer, loss_of(target), metrics=metrics)
 
 
