@@ -17,7 +17,7 @@ import keras
 import numpy as np
 
 import kerasrecipes as kr
-from benchmarks._result import keep, setting
+from benchmarks._result import keep, on_one_thread, quartiles, setting
 
 BATCHES, BATCH = 120, 32
 DECAY = keras.optimizers.schedules.ExponentialDecay(0.9, 1000, 0.99)
@@ -115,9 +115,7 @@ def main(rounds=11):
                 ratios[name].append(found / statistics.mean(base[-2:]))
     report = {}
     for name, values in ratios.items():
-        low, median, high = statistics.quantiles(values, n=4)
-        report[name] = {"median": round(median, 3), "quartiles": [round(low, 3), round(high, 3)]}
-        report[name]["limit"] = measured[name][0]
+        report[name] = {**quartiles(values, 3), "limit": measured[name][0]}
     return {
         "benchmark": "fit_overhead",
         "rounds": rounds,
@@ -128,9 +126,5 @@ def main(rounds=11):
 
 
 if __name__ == "__main__":
-    if keras.config.backend() == "tensorflow":
-        import tensorflow as tf
-
-        tf.config.threading.set_intra_op_parallelism_threads(1)
-        tf.config.threading.set_inter_op_parallelism_threads(1)
+    on_one_thread()
     keep(main(*map(int, sys.argv[1:2])))

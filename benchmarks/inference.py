@@ -6,10 +6,9 @@ MobileNetV2 and ResNet50 of `keras.applications` with random weights and statist
 and 32. Folded and unfolded take turns, the first to go changing from round to round; "unfolded
 again" is the same model a second time: what it differs from 1 is the noise. Each time is the mean
 of a few calls in a row, after two rounds that compile. A ratio under 1 says that folding helps.
-The result is written to benchmarks/results.
+TensorFlow runs on one thread, as in fit_overhead. The result is written to benchmarks/results.
 """
 
-import statistics
 import sys
 import time
 
@@ -17,7 +16,7 @@ import keras
 import numpy as np
 
 import kerasrecipes as kr
-from benchmarks._result import keep, setting
+from benchmarks._result import keep, on_one_thread, quartiles, setting
 
 MODELS = {"MobileNetV2": 224, "ResNet50": 224}
 BATCHES = {1: 5, 32: 1}  # calls in a row for one time
@@ -40,11 +39,6 @@ def seconds(model, x, calls):
     for _ in range(calls):
         model.predict_on_batch(x)
     return (time.perf_counter() - start) / calls
-
-
-def quartiles(values):
-    low, median, high = statistics.quantiles(values, n=4)
-    return {"median": round(median, 4), "quartiles": [round(low, 4), round(high, 4)]}
 
 
 def compare(model, folded, batch, size, calls, rounds):
@@ -90,4 +84,5 @@ def main(rounds=9, models=MODELS, batches=BATCHES):
 
 
 if __name__ == "__main__":
+    on_one_thread()
     keep(main(*map(int, sys.argv[1:2])))
