@@ -22,8 +22,8 @@ Suggested hyperparameters
 
 When not to use
     On a model that is to be trained on: fold a copy at the very end. Before the statistics are
-    good: where training was short, call `reestimate_batch_normalization` first. Where a compiler
-    fuses the two layers anyway the gain is small: benchmarks/inference.py measures it.
+    good: where training was short, call `reestimate_batch_normalization` first. For speed alone
+    under JAX: see the last lines of the next part.
 
 Technical details
     In inference y = s x + t with s = gamma / sqrt(variance + epsilon) and t = beta - mean * s. A
@@ -45,6 +45,10 @@ Technical details
     `keras.Model`. Where the last layer was folded away the output has the name of the layer
     before it. What is inside a layer or model with a `call` of its own stays.
     Regularizers see the merged kernels and activations: their losses are not those of before.
+    Time of `predict_on_batch`, folded over unfolded, MobileNetV2 at batch 1 and 32, ResNet50 at
+    1 and 32 (benchmarks/inference.py, medians of 5 rounds, CPU, Keras 3.15.1): TensorFlow 2.21.0
+    0.52, 0.56, 0.89, 0.81; torch 2.13.0 0.81, 0.58, 0.94, 0.69; JAX 0.10.2 0.97, 1.05, 1.03, 0.87,
+    which its noise of a tenth and more does not tell from 1.
 
 Attribution
     Ioffe and Szegedy, 2015, Section 3.1, https://arxiv.org/abs/1502.03167
