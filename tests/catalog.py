@@ -498,6 +498,11 @@ CATALOG = {
             ),
             (
                 ValueError,
+                "constant",
+                lambda m, x, y: kr.inference.reestimate_batch_normalization(m, np.ones_like(x), 5),
+            ),
+            (
+                ValueError,
                 "`batch_size` must be at least 1",
                 lambda m, x, y: kr.inference.reestimate_batch_normalization(m, x, 0),
             ),
@@ -519,6 +524,11 @@ CATALOG = {
                 ValueError,
                 "constant",
                 lambda m, x, y: kr.initializers.initialize_from_data(m, np.ones_like(x)),
+            ),
+            (
+                ValueError,
+                "constant",
+                lambda m, x, y: kr.initializers.initialize_from_data(m, np.ones_like(x), "lsuv"),
             ),
             (
                 ValueError,

@@ -11,6 +11,7 @@ from kerasrecipes.layers import (
     MeanOnlyBatchNormalization,
     WeightNormalization,
 )
+from tests.entries.normalized import Forgets, own_call
 from tests.problems import assert_unchanged, everything
 
 L = keras.layers
@@ -56,17 +57,20 @@ def count(model):
     return len(found)
 
 
-def check(model, folded, kept=(), tolerance=1e-5):
+def check(model, folded, kept=(), tolerance=1e-5, x=None):
     """The same function, so many normalizations less, the reasons in order; the folded model."""
     randomized(model)
-    x, before, total = inputs_of(model), everything(model), count(model)
+    x = inputs_of(model) if x is None else x
+    before, total = everything(model), count(model)
     expected = outputs_of(model, x)
     new, report = fold_batch_normalization(model, return_report=True)
     assert_unchanged(model, before)
     for one, other in zip(outputs_of(new, x), expected, strict=True):
         assert one.shape == other.shape
         assert np.isfinite(other).all()
-        assert np.abs(one - other).max() <= tolerance * np.abs(other).max()
+        apart = np.abs(one - other).max() / np.abs(other).max()
+        print(f"{model.name}: {len(report.folded)} of {total} folded, {apart:.1e} apart")
+        assert apart <= tolerance
     assert len(report.folded) == folded
     assert count(new) == total - folded
     assert len(report.kept) == len(kept)
@@ -569,6 +573,31 @@ def test_the_report_prints():
     ]
 
 
+def unbuilt():
+    return keras.Sequential([L.Dense(4), BN()])
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (unbuilt, "Build it first"),
+        (own_call, "has a `call` of its own"),
+        (lambda: chain((5,), L.Dense(4, name="d"), L.ReLU()), "no BatchNormalization"),
+        (lambda: chain((5,), BN(), Forgets(4)), "cannot be copied"),
+    ],
+    ids=["unbuilt", "own call", "nothing to fold", "no copy"],
+)
+def test_a_refused_model_stays_as_it_was(make, message):
+    model = make()
+    model.trainable = False
+    model.compile("sgd", "mse")
+    before, built = everything(model), model.built
+    with pytest.raises(ValueError, match=message):
+        fold_batch_normalization(model)
+    assert_unchanged(model, before)
+    assert model.built == built
+
+
 # Models that people use
 
 # name: smallest input, how many normalizations are folded, how many stay.
@@ -594,14 +623,8 @@ def check_application(name):
     settings = {"weights": None, "classifier_activation": None, "classes": 10}
     settings |= {"alpha": 0.35} if name == "MobileNetV2" else {}
     model = getattr(keras.applications, name)(input_shape=(size, size, 3), **settings)
-    randomized(model)
     x = np.random.default_rng(0).uniform(0, 255, (2, size, size, 3)).astype("float32")
-    expected = outputs_of(model, x)[0]
-    new, report = fold_batch_normalization(model, return_report=True)
-    apart = np.abs(outputs_of(new, x)[0] - expected).max() / np.abs(expected).max()
-    print(f"{name}: {len(report.folded)} of {count(model)} folded, {apart:.1e} apart")
-    assert apart <= 1e-5
-    assert (len(report.folded), len(report.kept)) == (folded, kept) == (folded, count(new))
+    check(model, folded, [""] * kept, x=x)
 
 
 @pytest.mark.parametrize("name", ["DenseNet121", "EfficientNetB0", "MobileNetV2"])

@@ -198,6 +198,20 @@ def test_lora_is_refused_with_a_way_out():
         WeightNormalization(dense).build((None, 4))
 
 
+def test_a_refused_layer_stays_as_it_was():
+    """Without one kernel, and normalized already."""
+    x = np.ones((2, 3, 4), "float32")
+    for layer in (L.LSTM(2), L.SeparableConv1D(2, 2), WeightNormalization(L.Dense(2))):
+        expected, weights = ops.convert_to_numpy(layer(x)), layer.get_weights()
+        held, config = [id(v) for v in layer.variables], layer.get_config()
+        with pytest.raises(ValueError, match="must have one kernel|wrap it once"):
+            WeightNormalization(layer)
+        assert [id(v) for v in layer.variables] == held and layer.get_config() == config
+        for one, other in zip(layer.get_weights(), weights, strict=True):
+            np.testing.assert_array_equal(one, other)
+        np.testing.assert_array_equal(ops.convert_to_numpy(layer(x)), expected)
+
+
 def test_the_norm_is_taken_in_full_precision():
     """600 inputs of 20: their squares overflow half precision, and of 1e-4 they vanish in it."""
     x = np.ones((2, 600), "float32")

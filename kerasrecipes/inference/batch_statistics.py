@@ -53,7 +53,8 @@ def reestimate_batch_normalization(model, x, batch_size=256):
     Raises:
         TypeError: if `model` is no Keras model.
         ValueError: if it is unbuilt or has no batch normalization, if `x` is empty or has NaN,
-            or if a layer sees a single value per channel. The statistics are then as before.
+            or if a layer sees a single value per channel, or constant channels alone. The
+            statistics are then as before.
 
     Reference:
         Ioffe and Szegedy, 2015, Algorithm 2, https://arxiv.org/abs/1502.03167
@@ -109,6 +110,12 @@ def _measure(layer, model, x, parts):
         raise ValueError(
             f"Layer {layer.name!r} has no statistics: it saw {total} value(s) per channel, and "
             "they must be finite. Give more examples."
+        )
+    # Beyond the rounding of float32, which the examples of one batch need not share with others.
+    if (variance <= (1e-6 * np.abs(mean)) ** 2).all():
+        raise ValueError(
+            f"Layer {layer.name!r} has no statistics: all its inputs are constant on `x`. Give "
+            "more varied examples."
         )
     layer.moving_mean.assign(mean)
     layer.moving_variance.assign(variance)

@@ -166,7 +166,7 @@ class Forgets(keras.layers.Dense):
         return {**super().get_config(), "units": 1}
 
 
-def _own(*_):
+def own_call(*_):
     model = Own()
     model(np.ones((2, 3)))
     return model
@@ -180,7 +180,7 @@ def _graph_errors(function):
             "Build it first",
             lambda *_: function(keras.Sequential([keras.layers.BatchNormalization()])),
         ),
-        (ValueError, "Own has a `call` of its own", lambda *_: function(_own())),
+        (ValueError, "Own has a `call` of its own", lambda *_: function(own_call())),
         (ValueError, "no BatchNormalization", lambda *_: function(network())),
         (
             ValueError,
