@@ -78,6 +78,16 @@ def batch_norm_noise(found):
     assert found["batch norm, noise, best"] > 0.80
 
 
+def batch_norm_rates(found):
+    steps = {name.removesuffix(", steps"): n for name, n in found.items() if "steps" in name}
+    assert steps["plain-x1"] >= 6000 and steps["plain-x30"] < steps["plain-x5"] + 500 < 4000
+    for factor in ("x1", "x5", "x30"):
+        assert steps[f"batch norm-{factor}"] < steps[f"plain-{factor}"]
+        assert found[f"batch norm-{factor}, best"] > found[f"plain-{factor}, best"] - 0.003
+    assert max(steps["batch norm-x1"], steps["batch norm-x5"]) <= 1250
+    assert found["plain-x1, best"] < 0.79 < 0.81 < found["batch norm-x1, best"]
+
+
 def batch_renorm_noniid(accuracy):
     for norm in ("batch norm", "batch renorm", "group norm"):
         assert accuracy[f"{norm}, all classes"] > 0.87
@@ -212,6 +222,7 @@ CLAIMS = {
         finetune_image,
         gradual_unfreezing,
         glorot_histograms,
+        batch_norm_rates,
         image_cnn,
         linear_interpolation,
         one_cycle,
