@@ -94,6 +94,20 @@ def test_an_error_half_way_brings_the_statistics_back():
         np.testing.assert_array_equal(one, other)
 
 
+def test_one_constant_image_has_no_statistics_but_a_dead_network_has():
+    model = keras.Sequential([keras.Input((6, 6, 2)), L.Conv2D(3, 3), L.BatchNormalization()])
+    before = statistics(model)
+    for x in (np.full((1, 6, 6, 2), 3.0), np.full((4, 6, 6, 2), 3.0)):
+        with pytest.raises(ValueError, match="has no statistics: it saw 16 value"):
+            reestimate_batch_normalization(model, x)
+    for one, other in zip(before, statistics(model), strict=True):
+        np.testing.assert_array_equal(one, other)
+    model.layers[0].kernel.assign(np.zeros((3, 3, 2, 3)))
+    reestimate_batch_normalization(model, images())
+    for one in statistics(model):
+        np.testing.assert_array_equal(one, 0)
+
+
 def test_only_the_statistics_change():
     x, y = classes()
     model = network(L.Dense(4), L.BatchNormalization(), L.Dropout(0.5, seed=1))

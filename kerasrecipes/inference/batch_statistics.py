@@ -53,8 +53,8 @@ def reestimate_batch_normalization(model, x, batch_size=256):
     Raises:
         TypeError: if `model` is no Keras model.
         ValueError: if it is unbuilt or has no batch normalization, if `x` is empty or has NaN,
-            or if a layer sees a single value per channel, or constant channels alone. The
-            statistics are then as before.
+            or if a layer sees a single value per channel, as it may where the examples are all
+            alike. The statistics are then as before.
 
     Reference:
         Ioffe and Szegedy, 2015, Algorithm 2, https://arxiv.org/abs/1502.03167
@@ -63,6 +63,8 @@ def reestimate_batch_normalization(model, x, batch_size=256):
     integer("batch_size", batch_size, 1)
     x = as_arrays("x", x)
     count = check_lengths(x=x)
+    if all((leaf == leaf[:1]).all() for leaf in keras.tree.flatten(x)):
+        x, count = take(x, slice(0, 1)), 1  # examples that are all alike are one
     layers = [one for one in sublayers(model) if is_batch_normalization(one)]
     if not layers:
         raise ValueError(f"`model` {model.name!r} has no BatchNormalization to re-estimate.")
@@ -71,7 +73,7 @@ def reestimate_batch_normalization(model, x, batch_size=256):
         model(as_tensors(take(x, slice(0, 1))), training=False)
     with restored(model, always=False):
         for layer in order.values():
-            _measure(layer, model, x, slices(count, batch_size))
+            _measure(layer, model, x, slices(count, batch_size), single=count == 1)
 
 
 def is_batch_normalization(layer):
@@ -87,7 +89,7 @@ def merge_moments(first, second):
     return total, mean + shift * m / total, merged
 
 
-def _measure(layer, model, x, parts):
+def _measure(layer, model, x, parts, single):
     moments = []
 
     def add(_, inputs, mask):
@@ -106,16 +108,13 @@ def _measure(layer, model, x, parts):
     total, mean, variance = 0, np.zeros(1), np.zeros(1)
     if moments:
         total, mean, variance = functools.reduce(merge_moments, moments)
-    if total < 2 or not (np.isfinite(mean).all() and np.isfinite(variance).all()):
+    finite = np.isfinite(mean).all() and np.isfinite(variance).all()
+    # Of one example, within float32's rounding; over several a dead network may be measured.
+    constant = single and (variance <= (1e-6 * np.abs(mean)) ** 2).all()
+    if total < 2 or not finite or constant:
         raise ValueError(
             f"Layer {layer.name!r} has no statistics: it saw {total} value(s) per channel, and "
-            "they must be finite. Give more examples."
-        )
-    # Beyond the rounding of float32, which the examples of one batch need not share with others.
-    if (variance <= (1e-6 * np.abs(mean)) ** 2).all():
-        raise ValueError(
-            f"Layer {layer.name!r} has no statistics: all its inputs are constant on `x`. Give "
-            "more varied examples."
+            "they must be finite and not all alike. Give more, or more varied, examples."
         )
     layer.moving_mean.assign(mean)
     layer.moving_variance.assign(variance)
