@@ -143,6 +143,15 @@ def glorot_histograms(found):
         )
 
 
+def group_norm_small_batches(accuracy):
+    group = [accuracy[f"group norm, {batch}"] for batch in (32, 8, 4, 2)]
+    assert 0.85 < min(group) and max(group) < 0.88
+    assert accuracy["batch norm, 32"] > accuracy["group norm, 32"] - 0.005
+    assert accuracy["batch norm, 4"] < 0.845
+    for name in ("batch norm", "measured anew"):
+        assert 0.55 < accuracy[f"{name}, 2"] < 0.72
+
+
 def image_cnn(found):
     assert found["test accuracy"] > 0.91 and found["validation accuracy"] > 0.915
     assert 3e-4 < found["peak rate"] < 0.03
@@ -222,7 +231,7 @@ CLAIMS = {
         finetune_image,
         gradual_unfreezing,
         glorot_histograms,
-        batch_norm_rates,
+        group_norm_small_batches,
         image_cnn,
         linear_interpolation,
         one_cycle,
