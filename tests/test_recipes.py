@@ -168,6 +168,19 @@ def tabular_mlp(found):
     assert 0.975 < found["logistic accuracy"] < 0.985
 
 
+def logistic_lbfgs(found):  # seconds are the machine's, passes are not
+    assert found["small, L-BFGS, passes to 0.0025"] <= 20
+    assert found["large, L-BFGS, passes to 0.0025"] > 4 * found["large, SGD, passes to 0.0025"]
+    assert found["large, L-BFGS, error"] < 0.0755 and found["large, SGD, error"] < 0.0765
+    for scale in ("small", "large"):
+        assert found[f"{scale}, L-BFGS, loss"] < found[f"{scale}, SGD, loss"] + 1e-6
+
+
+def pinn_burgers(found):
+    assert found["L-BFGS finishes, error"] < 1e-3
+    assert found["Adam alone, error"] > 3 * found["L-BFGS finishes, error"]
+
+
 def vae_kl_annealing(found):
     assert found["annealed test elbo"] > found["fixed test elbo"] > -115
     assert found["annealed test kl"] > found["fixed test kl"] + 1
@@ -234,7 +247,9 @@ CLAIMS = {
         group_norm_small_batches,
         image_cnn,
         linear_interpolation,
+        logistic_lbfgs,
         one_cycle,
+        pinn_burgers,
         relu_depth,
         sam,
         tabular_mlp,
