@@ -235,6 +235,7 @@ CLAIMS = {
     for one in (
         batch_norm_mnist,
         batch_norm_noise,
+        batch_norm_rates,
         batch_renorm_noniid,
         char_rnn,
         curriculum_shapes,
