@@ -21,8 +21,9 @@ def main(folder):
     for path in sorted(folder.glob("*.keras")):
         try:
             model = keras.saving.load_model(path)
-            # Nothing is traced: what compiled training does is other contracts' matter.
-            model.run_eagerly = keras.config.backend() == "tensorflow"
+            # Without tracing and torch.compile: what compiled training does, other contracts say.
+            if keras.config.backend() != "jax":
+                model.run_eagerly, model.jit_compile = True, False
             predicted = model.predict(data["x"], verbose=0)
             slots = [np.asarray(v.numpy()) for v in model.optimizer.variables]
             saved = np.load(path.with_suffix(".npz"))
