@@ -203,6 +203,13 @@ def gradual_unfreezing(accuracy):
     assert accuracy["head alone"] < 0.75 < 0.82 < min(others)
 
 
+def path_sgd_unbalanced(found):
+    balanced, unbalanced = (found[f"PathSGD, {start}"] for start in ("balanced", "unbalanced"))
+    assert abs(balanced - unbalanced) < 0.004 and min(balanced, unbalanced) > 0.944
+    assert found["SGD, balanced"] > 0.94 > 0.93 > found["SGD, unbalanced"]
+    assert found["PathSGD, unbalanced, loss"] < 0.13 < 0.18 < found["SGD, unbalanced, loss"]
+
+
 def sam(accuracy):
     assert accuracy["SAM"] > accuracy["SGD, as many gradients"]
     assert 0.7 < accuracy["SAM"] < 0.8
@@ -250,6 +257,7 @@ CLAIMS = {
         linear_interpolation,
         logistic_lbfgs,
         one_cycle,
+        path_sgd_unbalanced,
         pinn_burgers,
         relu_depth,
         sam,
