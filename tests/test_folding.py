@@ -611,7 +611,7 @@ APPLICATIONS = {
     "MobileNetV2": (32, 52, 0),
     "MobileNetV3Large": (32, 46, 0),
     "MobileNetV3Small": (32, 34, 0),
-    "NASNetMobile": (32, 188, 4),
+    "NASNetMobile": (32, 192, 0),
     "ResNet50": (32, 53, 0),
     "ResNet50V2": (32, 32, 17),
     "Xception": (71, 40, 0),
