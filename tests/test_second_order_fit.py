@@ -352,6 +352,30 @@ def test_full_batch_and_accumulated_batches_are_the_same_search(make):
     np.testing.assert_allclose(accumulated, one.get_weights()[0], rtol=1e-4)
 
 
+@BOTH
+@pytest.mark.skipif(BACKEND == "torch", reason="Keras refuses steps_per_execution > 1 on PyTorch")
+def test_several_steps_per_execution_are_the_same_search(make):
+    models = linear(make()), linear(make())
+    models[1].steps_per_execution = 3
+    for model in models:
+        model.fit(FullBatch(X, Y, steps=6), epochs=1, verbose=0)
+    assert models[0].optimizer.accepted_steps == models[1].optimizer.accepted_steps > 1
+    ours, theirs = (values(model.variables) for model in models)
+    for one, other in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5)
+
+
+@BOTH
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="inside Keras's layers float64 is not kept")
+def test_a_model_in_float64_sees_further(make):
+    layer = keras.layers.Dense(1, use_bias=False, dtype="float64")
+    model = keras.Sequential([keras.Input((3,)), layer])
+    model.compile(make(tolerance=1e-11), keras.losses.MeanSquaredError(dtype="float64"))
+    model.fit(FullBatch(X, Y, steps=60), epochs=1, verbose=0)
+    assert model.optimizer.status.state == "converged"
+    np.testing.assert_allclose(model.get_weights()[0], least(), atol=1e-9)
+
+
 def test_the_loss_is_seen_in_fit():
     model = linear(LBFGS(gradient_accumulation_steps=4))
     model.fit(X, Y, batch_size=5, shuffle=False, verbose=0, epochs=1)

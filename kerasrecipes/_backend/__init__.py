@@ -2,9 +2,9 @@
 
 `compiled`, `value_and_gradient`, `hessian_vector_product`, `hessian_rows` and
 `gauss_newton_vector_product` turn a pure function of tensors into a compiled one, and `loop`
-compiles a loop over its evaluations. `sync(model)` makes the model's variables hold what training
-has reached, and `random_state()` is a context that leaves the backend's own global random state
-as it was.
+compiles a loop over its evaluations. `with_row` writes into a matrix. `sync(model)` makes the
+model's variables hold what training has reached, and `random_state()` is a context that leaves
+the backend's own global random state as it was.
 """
 
 import keras
@@ -29,3 +29,4 @@ loop = chosen.loop
 random_state = chosen.random_state
 sync = chosen.sync
 value_and_gradient = chosen.value_and_gradient
+with_row = chosen.with_row

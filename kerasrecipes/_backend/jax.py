@@ -69,6 +69,11 @@ def gauss_newton_vector_product(outputs, loss):
     return evaluate
 
 
+def with_row(matrix, index, row):
+    """`matrix` with one row replaced, where possible in its memory: do not use it again."""
+    return jax.lax.dynamic_update_index_in_dim(matrix, row, index, 0)
+
+
 def sync(model):
     """During `fit` the state lives outside the variables: brings it back into them."""
     model.jax_state_sync()

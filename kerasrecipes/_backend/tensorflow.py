@@ -3,6 +3,7 @@
 import contextlib
 
 import tensorflow as tf
+from keras import ops
 
 
 def compiled(function):
@@ -123,6 +124,11 @@ def _moments(x, axes, shift=None, keepdims=False, name=None):
     if not keepdims:
         both = (tf.squeeze(m, axes) for m in both)
     return tuple(tf.cast(m, x.dtype) for m in both)
+
+
+def with_row(matrix, index, row):
+    """`matrix` with one row replaced, where possible in its memory: do not use it again."""
+    return ops.slice_update(matrix, [index, 0], row[None])
 
 
 def sync(model):

@@ -95,6 +95,12 @@ def _pulled(targets, sources, weights=None, **settings):
     )
 
 
+def with_row(matrix, index, row):
+    """`matrix` with one row replaced, in its memory: do not use it again."""
+    matrix[index] = row
+    return matrix
+
+
 def sync(model):
     """Variables are always current here."""
 

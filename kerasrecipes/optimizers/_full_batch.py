@@ -53,7 +53,7 @@ class Status(typing.NamedTuple):
 
 
 class FullBatchOptimizer(TrialPoints, keras.optimizers.Optimizer):
-    """One `apply` is one gradient evaluation; a subclass says which `rule` gives directions."""
+    """One `apply` is one gradient evaluation; the `rule` that a subclass has gives directions."""
 
     def __init__(
         self, learning_rate, curvature, sufficient_decrease, tolerance, max_trials, name, **kwargs
@@ -85,10 +85,6 @@ class FullBatchOptimizer(TrialPoints, keras.optimizers.Optimizer):
         self.tolerance, self.max_trials = tolerance, max_trials
         self._loss = self._now = None
         self._made = True
-
-    @property
-    def rule(self):
-        raise NotImplementedError
 
     @property
     def loss_scale_factor(self):
@@ -195,9 +191,10 @@ class FullBatchOptimizer(TrialPoints, keras.optimizers.Optimizer):
         state["stage"] = ops.where(swapped, 0, state["stage"])
         rate = ops.cast(ops.convert_to_tensor(learning_rate), held.dtype)
         limits = Limits(self.curvature, self.sufficient_decrease, self.tolerance, self.max_trials)
-        state, trial = advance(state, held, value, fed, rate, self.rule, limits)
+        after, trial = advance(state, held, value, fed, rate, self.rule, limits)
         for name, variable in zip(self._parts, self._state, strict=True):
-            variable.assign(state[name])
+            if after[name] is not state[name]:
+                variable.assign(after[name])
         self.swapped.assign(ops.zeros((), "bool"))
         for variable, part in zip(self._trainable_variables, self._split(trial), strict=True):
             if self._get_variable_index(variable) in given:

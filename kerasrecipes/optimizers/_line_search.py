@@ -46,6 +46,7 @@ NUMBERS = (
     "high",  # inf while there is no upper end
     "high_slope",  # NaN where it tells nothing
     "largest",  # largest entry of the gradient at the accepted point
+    "square",  # of its length
 )
 NOISE = 1e-6
 
@@ -112,10 +113,8 @@ def advance(state, trial, value, gradient, rate, rule, limits):
     """
     n = dict(zip(NUMBERS, ops.unstack(state["numbers"]), strict=True))
     k = dict(zip(COUNTS, ops.unstack(state["counts"]), strict=True))
-    point, old, direction = state["point"], state["gradient"], state["direction"]
     value = n["value"] * float("nan") if value is None else ops.cast(value, gradient.dtype)
-    step, change = trial - point, gradient - old
-    slope, square, changed = dot(gradient, direction), dot(gradient, gradient), dot(change, change)
+    slope, square = dot(gradient, state["direction"]), dot(gradient, gradient)
     # NaN stands for an unknown value, so a value that is NaN shows in its gradient alone.
     finite = ops.isfinite(square) & ~ops.isinf(value)
 
@@ -125,71 +124,96 @@ def advance(state, trial, value, gradient, rate, rule, limits):
     flat = abs(slope) <= limits.curvature * abs(n["slope"])
     given_up = k["trials"] > limits.max_trials
     accept = ~fresh & finite & (given_up | (flat & ~too_high))
-    arrived = finite & (fresh | accept)
+    seen = Evaluation(
+        *(trial - state["point"], gradient - state["gradient"], gradient, state["gradient"]),
+        *(state["direction"], n["length"], n["slope"], slope, square, n["square"]),
+    )
+    # Outside of the branches: a matrix that one of them returns, XLA copies.
+    state = rule.remember(state, seen, accept)
+    moved, trial = ops.cond(
+        finite & (fresh | accept),
+        lambda: _arrived(state, n, k, trial, value, seen, accept, rate, rule, limits),
+        lambda: _missed(state, n, k, trial, value, seen, finite, given_up, too_high, rule, limits),
+    )
+    return {**state, **moved}, trial
 
-    largest = ops.where(arrived, ops.max(abs(gradient)), n["largest"])
-    other_batch = changed > 1e-6 * dot(old, old)
+
+def _arrived(state, n, k, trial, value, seen, accept, rate, rule, limits):
+    """The trial is the accepted point; the next search begins there."""
+    gradient, fresh = seen.gradient, ~accept
+    largest = ops.max(abs(gradient))
+
+    other_batch = dot(seen.change, seen.change) > 1e-6 * n["square"]
     unequal = fresh & (k["failures"] > 0) & other_batch
     halted = fresh & (k["status"] == STALLED) & ~other_batch
-    done = arrived & (largest <= limits.tolerance)
-    turning = arrived & ~done & ~halted
+    done = largest <= limits.tolerance
+    ended = done | halted
+    status = ops.where(accept | (~halted & (k["status"] != UNEQUAL)), RUNNING, k["status"])
+    status = ops.where(done, CONVERGED, ops.where(unequal, UNEQUAL, status))
 
+    direction, first = rule.turn(state, seen, accept)
+    down = dot(gradient, direction)
+    astray = ~(down < 0)
+    direction = ops.where(astray, -gradient, direction)
+    down = ops.where(astray, -seen.square, down)
+    length = rate * ops.where(astray, unscaled(seen.square), first)
+    none = ops.zeros_like(down)
+    numbers = {
+        "value": value,
+        "slope": down,
+        "length": length,
+        "low": none,
+        "low_slope": down,
+        "low_value": value,
+        "high": none + float("inf"),
+        "high_slope": none + float("nan"),
+        "largest": largest,
+        "square": seen.square,
+    }
+    counts = {
+        "status": status,
+        "trials": ops.ones_like(status),
+        "accepted": k["accepted"] + ops.cast(accept, "int32"),
+        "failures": ops.where(accept, 0, k["failures"]),
+    }
+    moved = {"point": trial, "gradient": gradient, "direction": direction}
+    trial = ops.where(ended, trial, trial + length * direction)
+    memory = rule.forget(state, astray & ~ended)
+    return {**moved, **memory, **_packed(ended, numbers, counts)}, trial
+
+
+def _missed(state, n, k, trial, value, seen, finite, given_up, too_high, rule, limits):
+    """The accepted point stays; the next trial is elsewhere on the line, or the search ends."""
+    slope, fresh = seen.slope, state["stage"] == 0
     bracket = _narrowed(n, value, slope, slope >= 0, too_high)
-    failed = ~fresh & ~accept & (k["trials"] >= limits.max_trials)
+    failed = ~fresh & (k["trials"] >= limits.max_trials)
     # A search that finds nothing ends at its lower end, where the slope still goes down.
     length = ops.where(
         failed, bracket["low"], _next_length(n, bracket, value, slope, too_high, finite, k)
     )
     stuck = (failed & (bracket["low"] <= 0)) | (~finite & (fresh | given_up))
+    failures = k["failures"] + ops.cast(stuck, "int32")
+    stalled = stuck & (failures > 1) & (k["status"] != UNEQUAL)
+    status = ops.where(stalled, STALLED, k["status"])
+    status = ops.where(stuck & ~finite, NOT_FINITE, status)
+    counts = {**k, "status": status, "trials": k["trials"] + 1, "failures": failures}
+    kept = {name: state[name] for name in ("gradient", "direction")}
+    kept["point"] = ops.where(fresh, trial, state["point"])
+    trial = ops.where(stuck, kept["point"], kept["point"] + length * state["direction"])
+    packed = _packed(stuck, {**n, **bracket, "length": length}, counts)
+    return {**kept, **rule.forget(state, stuck), **packed}, trial
 
-    memory = {name: state[name] for name in rule.shapes(0)}
-    seen = Arrival(
-        step, change, gradient, old, direction, n["length"], n["slope"], slope, square, changed
-    )
-    memory, turned, first = rule.turn(memory, seen, accept & turning)
-    down = dot(gradient, turned)
-    astray = ~(down < 0)
-    memory = rule.forget(memory, stuck | (turning & astray))
-    turned, down = ops.where(astray, -gradient, turned), ops.where(astray, -square, down)
-    first = rate * ops.where(astray, unscaled(square), first)
 
-    still = stuck | done | halted
-    point = ops.where(fresh | accept, trial, point)
-    direction = ops.where(turning, turned, direction)
-    length = ops.where(turning, first, length)
-    failures = ops.where(accept, 0, k["failures"] + ops.cast(stuck, "int32"))
-    status = _status(k["status"], failures, done, stuck, finite, unequal, accept, fresh & ~halted)
-    numbers = {
-        "value": ops.where(arrived, value, n["value"]),
-        "slope": ops.where(turning, down, n["slope"]),
-        "length": length,
-        "low": ops.where(turning, 0.0, bracket["low"]),
-        "low_slope": ops.where(turning, down, bracket["low_slope"]),
-        "low_value": ops.where(turning, value, bracket["low_value"]),
-        "high": ops.where(turning, float("inf"), bracket["high"]),
-        "high_slope": ops.where(turning, float("nan"), bracket["high_slope"]),
-        "largest": largest,
-    }
-    counts = {
-        "status": status,
-        "trials": ops.where(turning, 1, k["trials"] + 1),
-        "accepted": k["accepted"] + ops.cast(accept, "int32"),
-        "failures": failures,
-    }
-    state = {
-        **memory,
-        "point": point,
-        "gradient": ops.where(arrived, gradient, old),
-        "direction": direction,
-        "stage": ops.cast(~still, "int32"),
+def _packed(ended, numbers, counts):
+    return {
+        "stage": ops.cast(~ended, "int32"),
         "numbers": ops.stack([numbers[name] for name in NUMBERS]),
         "counts": ops.stack([ops.cast(counts[name], "int32") for name in COUNTS]),
     }
-    return state, ops.where(still, point, point + length * direction)
 
 
-class Arrival(typing.NamedTuple):
-    """What a rule may look at where a trial is accepted; vectors are of shape `(n,)`."""
+class Evaluation(typing.NamedTuple):
+    """What a rule may look at; vectors are of shape `(n,)`."""
 
     step: typing.Any  # from the accepted point before
     change: typing.Any  # of the gradient
@@ -200,7 +224,7 @@ class Arrival(typing.NamedTuple):
     old_slope: typing.Any  # old_gradient . direction
     slope: typing.Any  # gradient . direction
     square: typing.Any  # gradient . gradient
-    changed: typing.Any  # change . change
+    old_square: typing.Any  # old_gradient . old_gradient
 
 
 def unscaled(square):
@@ -231,10 +255,3 @@ def _next_length(n, bracket, value, slope, too_high, finite, k):
     further = slope / (n["low_slope"] - slope)
     further = ops.where(slope > n["low_slope"], ops.clip(further, 1.0, 9.0), 9.0)
     return ops.where(ops.isinf(bracket["high"]), n["length"] + reach * further, inside)
-
-
-def _status(status, failures, done, stuck, finite, unequal, accept, begun):
-    status = ops.where(accept | (begun & (status != UNEQUAL)), RUNNING, status)
-    status = ops.where(unequal, UNEQUAL, status)
-    status = ops.where((failures > 1) & stuck & (status != UNEQUAL), STALLED, status)
-    return ops.where(done, CONVERGED, ops.where(stuck & ~finite, NOT_FINITE, status))

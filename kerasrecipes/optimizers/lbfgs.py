@@ -38,8 +38,9 @@ Technical details
     saved in the middle of a search goes on bit for bit. The loss in the logs is that of trials.
 
     The memory takes 2 * memory_size + 3 copies of the weights, plus the weights themselves. The
-    product of inverse Hessian and gradient takes four passes over it, in place of loops: see
-    `LBFGSRule`. Weights are float32 or float64, all alike, and without constraints.
+    product of inverse Hessian and gradient reads it twice, in place of loops, and an accepted step
+    writes one row of it: see `LBFGSRule`. Weights are float32 or float64, all alike, and without
+    constraints.
 
 Attribution
     Nocedal, Updating Quasi-Newton Matrices with Limited Storage, 1980; Liu and Nocedal, On the
@@ -53,6 +54,7 @@ import dataclasses
 import keras
 from keras import ops
 
+from kerasrecipes import _backend
 from kerasrecipes._checks import integer
 from kerasrecipes.optimizers._full_batch import FullBatchOptimizer
 from kerasrecipes.optimizers._line_search import dot, unscaled
@@ -86,60 +88,65 @@ class LBFGSRule:
             "pairs": ((), "int32"),
         }
 
-    def turn(self, memory, seen, accepted):
-        curvature = dot(seen.step, seen.change)
-        lengths = dot(seen.step, seen.step) * seen.changed
+    def remember(self, state, seen, accepted):
+        """The state with an accepted pair in place of the oldest one, where it is of use."""
+        curvature, changed = dot(seen.step, seen.change), dot(seen.change, seen.change)
+        lengths = dot(seen.step, seen.step) * changed
         use = accepted & (curvature > 1e-10 * ops.sqrt(lengths))
-        memory, products = _remembered(memory, seen, use, curvature, self.memory_size)
-        empty = memory["scale"] == 0
-        scale = ops.where(empty, 1.0, memory["scale"])
-        direction = -two_loops(memory, seen.gradient, products, scale)
-        return memory, direction, ops.where(empty, unscaled(seen.square), 1.0)
+        slot = state["pairs"] % self.memory_size
+        steps = _with_row(state["steps"], slot, seen.step, use)
+        changes = _with_row(state["changes"], slot, seen.change, use)
+        small = {name: state[name] for name in ("inverse", "curvatures", "scale")}
+        grown = ops.cond(
+            use,
+            lambda: _grown(small, steps, seen.change, slot, curvature, changed),
+            lambda: small,
+        )
+        pairs = state["pairs"] + ops.cast(use, "int32")
+        return {**state, **grown, "steps": steps, "changes": changes, "pairs": pairs}
 
-    def forget(self, memory, when):
+    def turn(self, state, seen, accepted):
+        """The next direction, and the length of the first step along it."""
+        empty = state["scale"] == 0
+        direction = -two_loops(state, seen.gradient, ops.where(empty, 1.0, state["scale"]))
+        return direction, ops.where(empty, unscaled(seen.square), 1.0)
+
+    def forget(self, state, when):
+        """What changes where the memory is dropped."""
         small = ("inverse", "curvatures", "scale")
-        return {**memory, **{name: ops.where(when, 0.0, memory[name]) for name in small}}
-
-
-def _remembered(memory, seen, use, curvature, size):
-    """The memory, with the new pair in it where that is of use, and S g."""
-    slot = memory["pairs"] % size
-    new = ops.arange(size, dtype="int32") == slot
-    steps = _with_row(memory["steps"], slot, seen.step, use)
-    changes = _with_row(memory["changes"], slot, seen.change, use)
-    products = steps @ ops.stack([seen.change, seen.gradient], axis=1)
-    kept = ops.where(new[:, None] | new, 0.0, memory["inverse"])
-    unit = ops.cast(new, kept.dtype)
-    column = (unit[:, None] - kept @ products[:, :1]) / curvature
-    return {
-        "steps": steps,
-        "changes": changes,
-        "inverse": ops.where(use, kept + column * unit, memory["inverse"]),
-        "curvatures": ops.where(use & new, curvature, memory["curvatures"]),
-        "scale": ops.where(use, curvature / seen.changed, memory["scale"]),
-        "pairs": memory["pairs"] + ops.cast(use, "int32"),
-    }, products[:, 1:]
+        return {name: ops.where(when, 0.0, state[name]) for name in small}
 
 
 def _with_row(matrix, slot, row, use):
-    row = ops.where(use, row, ops.take(matrix, slot, axis=0))
-    return ops.slice_update(matrix, [slot, 0 * slot], row[None])
+    return _backend.with_row(matrix, slot, ops.where(use, row, ops.take(matrix, slot, axis=0)))
 
 
-def two_loops(memory, gradient, products, scale):
+def _grown(small, steps, change, slot, curvature, changed):
+    """The small parts of the memory once the pair in `slot` is in it."""
+    new = ops.arange(steps.shape[0], dtype="int32") == slot
+    unit = ops.cast(new, steps.dtype)
+    kept = ops.where(new[:, None] | new, 0.0, small["inverse"])
+    column = (unit[:, None] - kept @ (steps @ change[:, None])) / curvature
+    return {
+        "inverse": kept + column * unit,
+        "curvatures": ops.where(new, curvature, small["curvatures"]),
+        "scale": curvature / changed,
+    }
+
+
+def two_loops(memory, gradient, scale):
     """H g, the approximate inverse Hessian of the remembered pairs times the gradient.
 
     Args:
         memory: parts of the state by `LBFGSRule.shapes`.
         gradient: vector of shape `(n,)`.
-        products: the steps times the gradient, of shape `(memory_size, 1)`.
         scale: the inverse Hessian before the first pair is this times the identity.
 
     Returns:
         A vector of shape `(n,)`.
     """
     inverse = memory["inverse"]
-    first = inverse @ products
+    first = inverse @ (memory["steps"] @ gradient[:, None])
     rest = gradient - ops.reshape(ops.transpose(first) @ memory["changes"], (-1,))
     curved = memory["curvatures"][:, None] * first - scale * (memory["changes"] @ rest[:, None])
     second = ops.transpose(curved) @ inverse

@@ -46,12 +46,12 @@ from kerasrecipes.optimizers._line_search import dot, unscaled
 
 
 def polak_ribiere_plus(seen):
-    beta = dot(seen.gradient, seen.change) / dot(seen.old_gradient, seen.old_gradient)
+    beta = dot(seen.gradient, seen.change) / seen.old_square
     return ops.where(beta > 0, beta, 0.0)
 
 
 def fletcher_reeves(seen):
-    return seen.square / dot(seen.old_gradient, seen.old_gradient)
+    return seen.square / seen.old_square
 
 
 def hestenes_stiefel(seen):
@@ -64,8 +64,9 @@ def dai_yuan(seen):
 
 def hager_zhang(seen):
     bend = seen.slope - seen.old_slope
-    beta = (dot(seen.gradient, seen.change) - 2 * seen.changed * seen.slope / bend) / bend
-    size = ops.sqrt(dot(seen.old_gradient, seen.old_gradient))
+    changed = dot(seen.change, seen.change)
+    beta = (dot(seen.gradient, seen.change) - 2 * changed * seen.slope / bend) / bend
+    size = ops.sqrt(seen.old_square)
     size = ops.where(size < 0.01, size, 0.01)
     floor = -1.0 / (ops.sqrt(dot(seen.direction, seen.direction)) * size)
     return ops.where(beta > floor, beta, floor)
@@ -87,7 +88,10 @@ class NonlinearCGRule:
     def shapes(self, size):
         return {}
 
-    def turn(self, memory, seen, accepted):
+    def remember(self, state, seen, accepted):
+        return state
+
+    def turn(self, state, seen, accepted):
         beta = METHODS[self.method](seen)
         go_on = accepted & ops.isfinite(beta)
         if self.method != "polak_ribiere_plus":
@@ -95,10 +99,10 @@ class NonlinearCGRule:
         direction = ops.where(go_on, beta, 0.0) * seen.direction - seen.gradient
         expected = seen.length * seen.old_slope / dot(seen.gradient, direction)
         known = accepted & (expected > 0) & ops.isfinite(expected)
-        return memory, direction, ops.where(known, expected, unscaled(seen.square))
+        return direction, ops.where(known, expected, unscaled(seen.square))
 
-    def forget(self, memory, when):
-        return memory
+    def forget(self, state, when):
+        return {}
 
 
 @keras.saving.register_keras_serializable("kerasrecipes")
