@@ -63,6 +63,11 @@ def test_copied_alone_runs_on_small_data(name, tmp_path, capsys):
 # (docs/evidence.md) a margin of about their spread: a failure says that something changed.
 
 
+def autoencoder_cg(found):
+    searched, whole = (found[way] for way in ("conjugate gradients", "momentum, all images"))
+    assert searched < whole and found["momentum, batches"] < whole
+
+
 def batch_norm_mnist(found):
     assert found["plain, 1"] < 0.6 and found["batch norm, 1"] > 0.9
     assert 0.968 < found["plain, 50"] < found["batch norm, 50"]
@@ -210,6 +215,18 @@ def path_sgd_unbalanced(found):
     assert found["PathSGD, unbalanced, loss"] < 0.13 < 0.18 < found["SGD, unbalanced, loss"]
 
 
+def saddle_free_digits(found):
+    newton, free, momentum = (
+        found[f"{way}, loss"] for way in ("damped Newton", "saddle-free Newton", "momentum")
+    )
+    assert free < momentum < newton and free < 0.2 * newton
+    lowest = [
+        found[f"{way}, smallest eigenvalue"] for way in ("damped Newton", "saddle-free Newton")
+    ]
+    assert lowest[0] < -5e-4 < -1e-4 < lowest[1]
+    assert found["distinct ones"] >= 2 and found["correlation"] > 0.8
+
+
 def sam(accuracy):
     assert accuracy["SAM"] > accuracy["SGD, as many gradients"]
     assert 0.7 < accuracy["SAM"] < 0.8
@@ -240,6 +257,7 @@ def continuation_rastrigin(share):
 CLAIMS = {
     one.__name__: one
     for one in (
+        autoencoder_cg,
         batch_norm_mnist,
         batch_norm_noise,
         batch_norm_rates,
@@ -260,6 +278,7 @@ CLAIMS = {
         path_sgd_unbalanced,
         pinn_burgers,
         relu_depth,
+        saddle_free_digits,
         sam,
         tabular_mlp,
         vae_kl_annealing,
