@@ -5,6 +5,7 @@ import contextlib
 import keras
 import numpy as np
 import pytest
+from keras import ops
 
 from kerasrecipes.objective import Objective
 from tests.problems import assert_unchanged, classes, everything, values
@@ -197,6 +198,26 @@ def test_gauss_newton_of_a_linear_model_is_its_hessian_also_with_two_outputs_and
     product = objective.gauss_newton_vector_product(w, v)
     close(product, objective.hessian_vector_product(w, v), 1e-5)
     close(product, objective.hessian(w) @ v, 1e-5)
+
+
+def test_gauss_newton_of_a_loss_that_standardizes_outputs():
+    """Second derivatives through moments are in the loss here, not in the model."""
+
+    def standardized(y_true, y_pred):
+        mean, variance = ops.moments(y_pred, axes=[0], keepdims=True)
+        z = (y_pred - mean) / ops.sqrt(variance + 0.1)
+        return ops.mean(ops.square(z - y_true), axis=-1)
+
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(12, 3)), rng.normal(size=(12, 2))
+    with widest() as (step, tolerance):
+        model = keras.Sequential([keras.Input((3,)), L.Dense(2)])
+        model.compile(loss=standardized)
+        objective = Objective(model, x, y)
+        w = objective.get_vector()
+        for d in directions(w.size):
+            product = objective.gauss_newton_vector_product(w, d)
+            close(product, differences(objective, w, d, step), tolerance)
 
 
 def test_gauss_newton_refuses_a_loss_that_sees_more_than_outputs():

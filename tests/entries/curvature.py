@@ -7,7 +7,7 @@ from keras import ops
 from kerasrecipes import callbacks, diagnostics, optimizers
 from kerasrecipes.objective import Objective
 from tests import references
-from tests.entry import Entry, faults
+from tests.entry import Entry, Fault, faults
 from tests.problems import classes, network, values
 
 L = keras.layers
@@ -270,6 +270,33 @@ FAULTS = [
         ("own or abs(seen - whole)", "abs(seen - seen)"),
         ("total += np.asarray(share * ops", "total += np.asarray(ops"),
     ),
+    *[
+        Fault(
+            ("objective.Objective",),
+            "_backend/tensorflow.py",
+            right,
+            wrong,
+            f"tests/test_curvature.py::{test}",
+            backend="tensorflow",
+        )
+        for test, right, wrong in (
+            (
+                "test_products_are_those_of_central_differences",
+                "with _right_moments(), tf.GradientTape() as tape:",
+                "with tf.GradientTape() as tape:",
+            ),
+            (
+                "test_products_are_those_of_central_differences",
+                "tf.square(wide - mean)",
+                "tf.square(wide - tf.stop_gradient(mean))",
+            ),
+            (
+                "test_gauss_newton_of_a_loss_that_standardizes_outputs",
+                "with _right_moments():\n",
+                "if True:\n",
+            ),
+        )
+    ],
     *faults(
         "optimizers.Newton",
         "optimizers/newton.py",
