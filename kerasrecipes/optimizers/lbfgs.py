@@ -125,7 +125,8 @@ def _grown(small, steps, change, slot, curvature, changed):
     """The small parts of the memory once the pair in `slot` is in it."""
     new = ops.arange(steps.shape[0], dtype="int32") == slot
     unit = ops.cast(new, steps.dtype)
-    kept = ops.where(new[:, None] | new, 0.0, small["inverse"])
+    # The oldest pair's column has nothing but its diagonal entry.
+    kept = ops.where(new[:, None], 0.0, small["inverse"])
     column = (unit[:, None] - kept @ (steps @ change[:, None])) / curvature
     return {
         "inverse": kept + column * unit,

@@ -156,7 +156,7 @@ FAULTS = [
         _HERE,
         ("- kept @ (steps @ change[:, None])) / curvature", ") / curvature"),
         ("rest = gradient - ops.reshape(", "rest = gradient + ops.reshape("),
-        ("new[:, None] | new", "new[:, None]"),
+        ("ops.where(new[:, None], 0.0", "ops.where(new[None], 0.0"),
         ('"scale": curvature / changed', '"scale": 1.0 + 0 * changed'),
         ("ops.where(use, row, ops.take(matrix, slot, axis=0))", "row"),
     ),
