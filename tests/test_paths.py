@@ -25,7 +25,7 @@ def convolutional():
             L.Conv2D(4, 3, padding="same", use_bias=False),
             L.ReLU(),
             L.AveragePooling2D(2),
-            L.Conv2D(6, 3, strides=2, activation="leaky_relu", use_bias=False, name="second"),
+            L.Conv2D(6, 3, 2, "same", activation="leaky_relu", use_bias=False, name="second"),
             L.Dropout(0.5),
             L.Flatten(),
             L.Dense(5, use_bias=False),
@@ -64,6 +64,16 @@ def test_each_path_passes_each_layer_once_also_through_convolutions_and_pooling(
     ]
     np.testing.assert_allclose(totals, totals[0], rtol=1e-5)
     assert [k.shape for k in path_scaling(model)] == [w.shape for w in weights]
+
+
+def test_pooling_averages_the_squares_of_its_units():
+    pooling = [L.Reshape((2, 1)), L.AveragePooling1D(2), L.Flatten()]
+    first, last = L.Dense(2, "relu", use_bias=False), L.Dense(1, use_bias=False)
+    model = keras.Sequential([keras.Input((3,)), first, *pooling, last])
+    a, b = model.get_weights()
+    before, after = path_scaling(model)
+    np.testing.assert_allclose(before, np.full((3, 2), b[0, 0] ** 2 / 2), rtol=1e-5)
+    np.testing.assert_allclose(after, [[np.sum(a**2) / 2]], rtol=1e-5)
 
 
 @pytest.mark.parametrize("build, layer", [(convolutional, "second"), (convolutional, 0)])
