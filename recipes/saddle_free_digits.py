@@ -96,25 +96,15 @@ def compare(x, y, steps, seed):
     return found
 
 
-def towards_critical(objective, w):
-    """Newton's step on the gradient as a least-squares problem: downhill in its norm."""
-    loss, gradient = objective.value_and_gradient(w)
-    eigenvalues, basis = np.linalg.eigh(objective.hessian(w).astype("float64"))
-    slope = eigenvalues * (basis.T @ gradient)
-    trials = [(w - basis @ (slope / (eigenvalues**2 + d))).astype(w.dtype) for d in DAMPING]
-    norms = [np.linalg.norm(objective.value_and_gradient(trial)[1]) for trial in trials]
-    best = int(np.argmin(norms))
-    return trials[best], {"loss": loss, "accepted": norms[best] < np.linalg.norm(gradient)}
-
-
 def critical_points(x, y, seed):
     """What is seen at each critical point that a search has reached."""
     x, found = x.reshape(-1, 4, 2, 4, 2).mean(axis=(2, 4)).reshape(-1, 16), []
     model = build(16, 1, FEW, PENALTY, keras.optimizers.SGD(RATE), seed)
     objective = kr.objective.Objective(model, x, y)
+    seek = kr.optimizers.Newton(DAMPING, merit="gradient")
     for _ in range(POINTS):
         start = model.get_weights()
-        kr.optimizers.minimize(objective, method=towards_critical, steps=SEARCH, tolerance=1e-8)
+        kr.optimizers.minimize(objective, method=seek, steps=SEARCH, tolerance=1e-8)
         found.append(seen(objective, y))
         model.set_weights(start)
         model.fit(x, y, batch_size=BATCH, steps_per_epoch=UPDATES, verbose=0)

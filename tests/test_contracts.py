@@ -69,7 +69,8 @@ def elsewhere(tmp_path_factory):
             model = _trained(entry)
             model.save(folder / f"{name}.keras")
             slots = {f"slot{i}": v for i, v in enumerate(values(model.optimizer.variables))}
-            np.savez(folder / f"{name}.npz", predicted=keras.ops.convert_to_numpy(model(X)), **slots)
+            predicted = keras.ops.convert_to_numpy(model(X))
+            np.savez(folder / f"{name}.npz", predicted=predicted, **slots)
     for other in {"tensorflow", "jax", "torch"} - {BACKEND}:
         subprocess.run(
             [sys.executable, str(pathlib.Path(__file__).with_name("elsewhere.py")), str(folder)],

@@ -104,6 +104,20 @@ def test_newton_on_the_gradient_seeks_the_saddle_uphill():
     assert Saddle().value(w) < -0.04
 
 
+def test_newton_on_the_gradient_is_damped_least_squares_and_leads_down_in_its_norm():
+    a, b = np.diag([-0.05, 1.0]), np.zeros(2)
+    w, damping = np.array([1.0, 0.01]), 0.1
+    stacked = np.vstack([a, np.sqrt(damping) * np.eye(2)])
+    target = np.concatenate([-(a @ w - b), np.zeros(2)])
+    step = np.linalg.lstsq(stacked, target, rcond=None)[0]
+    found, report = Newton(damping=(damping,), merit="gradient")(Quadratic(a, b), w)
+    np.testing.assert_allclose(found, w + step, rtol=1e-10)
+    assert report["accepted"] and np.linalg.norm(a @ found) < np.linalg.norm(a @ w)
+    # -(H + damping I)^-1 g would lead up: the first eigenvalue is between -damping and 0.
+    uphill = w - np.linalg.solve(a + damping * np.eye(2), a @ w)
+    assert np.linalg.norm(a @ uphill) > np.linalg.norm(a @ w)
+
+
 def test_damped_newton_takes_the_best_of_its_grid_and_never_a_worse_point():
     a, b = indefinite()
     objective, w, grid = Quadratic(a, b), np.ones(6), (50.0, 5.0, 0.5)

@@ -15,7 +15,8 @@ How to use
 Suggested hyperparameters
     `damping`: the default grid, of which each step takes the value with the lowest loss; or one
     number, from which Marquardt's rule goes on. (0.0,) is Newton's undamped step. `krylov`: None
-    up to some hundred weights, then 20 to 100. `merit`: "gradient" to seek saddle points.
+    up to some hundred weights, then 20 to 100. `merit`: "gradient" to seek saddle points, with
+    damping down to the square of the least eigenvalue that counts, (1e-1, 1e-3, ..., 1e-11).
 
 When not to use
     As the deck has it: on non-convex losses. Newton's step goes to the nearest stationary point,
@@ -29,7 +30,10 @@ Technical details
     The step is -(H + damping I)^-1 g, from the eigenvalues and eigenvectors of H, so that all
     values of a grid cost one decomposition and one value of the loss each. With `krylov` the
     same is done in the space that Lanczos's method spans from the gradient, from as many products
-    with H. A step that does not better the merit is not taken. Marquardt's rule: damping * 2/3
+    with H. A step that does not better the merit is not taken. For the merit "gradient" it is
+    -(H² + damping I)^-1 H g, which for small damping is Newton's and always leads down in the
+    gradient's norm; the first formula does not where an eigenvalue is between -damping and 0.
+    Marquardt's rule: damping * 2/3
     where the gain is more than 3/4 of what the quadratic model promised, * 3/2 below 1/4, * 4
     and another try where there is none.
 
@@ -53,6 +57,20 @@ def newton_step(curvature, damping):
         The step, shape `(n,)`; not finite where an eigenvalue is -damping.
     """
     return -curvature.basis @ (curvature.slope / (curvature.eigenvalues + damping))
+
+
+def stationary_step(curvature, damping):
+    """-(H² + damping I)^-1 H g: the damped least-squares step to a gradient of zero.
+
+    Args:
+        curvature: eigenvalues `(k,)`, basis `(n, k)` and the gradient in it, `(k,)`.
+        damping: number.
+
+    Returns:
+        The step, shape `(n,)`; not finite where damping and an eigenvalue are 0.
+    """
+    values = curvature.eigenvalues
+    return -curvature.basis @ (values * curvature.slope / (values**2 + damping))
 
 
 class Newton:
@@ -79,8 +97,9 @@ class Newton:
 
     def __init__(self, damping=GRID, krylov=None, merit="loss"):
         self._damping = Damping(damping, krylov, merit)
+        self._step = newton_step if merit == "loss" else stationary_step
 
     def __call__(self, objective, w):
         return self._damping(
-            objective, w, newton_step, objective.hessian, objective.hessian_vector_product
+            objective, w, self._step, objective.hessian, objective.hessian_vector_product
         )

@@ -305,6 +305,13 @@ FAULTS = [
     ),
     *faults(
         "optimizers.Newton",
+        "optimizers/newton.py",
+        "test_newton.py",
+        ("(values**2 + damping)", "(values + damping)"),
+        ('newton_step if merit == "loss" else stationary_step', "newton_step"),
+    ),
+    *faults(
+        "optimizers.Newton",
         *_DAMPING,
         ("self.value *= 4", "self.value *= 8"),
         ("1.5 if ratio < 0.25 else 2 / 3 if", "1.5 if ratio < 0.25 else 0.5 if"),
