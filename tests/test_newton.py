@@ -174,6 +174,38 @@ def test_gauss_newton_counts_negative_curvature_as_none():
     assert report["smallest_eigenvalue"] == -1
 
 
+class Rosenbrock:
+    """f = |r|²/2 with r = (10 (y - x²), 1 - x): its Hessian is not J'J."""
+
+    def residual(self, w):
+        return np.array([10 * (w[1] - w[0] ** 2), 1 - w[0]])
+
+    def jacobian(self, w):
+        return np.array([[-20 * w[0], 10.0], [-1.0, 0.0]])
+
+    def value(self, w):
+        return self.residual(w) @ self.residual(w) / 2
+
+    def value_and_gradient(self, w):
+        return self.value(w), self.jacobian(w).T @ self.residual(w)
+
+    def gauss_newton_vector_product(self, w, v):
+        return self.jacobian(w).T @ (self.jacobian(w) @ v)
+
+    def hessian(self, w):
+        return self.jacobian(w).T @ self.jacobian(w) - np.diag([20 * self.residual(w)[0], 0])
+
+
+@pytest.mark.parametrize("krylov", [None, 2])
+def test_gauss_newton_is_levenbergs_step(krylov):
+    fit, w, damping = Rosenbrock(), np.array([-1.2, 1.0]), 10.0
+    stacked = np.vstack([fit.jacobian(w), np.sqrt(damping) * np.eye(2)])
+    step = np.linalg.lstsq(stacked, np.append(-fit.residual(w), [0, 0]), rcond=None)[0]
+    found, report = GaussNewton(damping=(damping,), krylov=krylov)(fit, w)
+    np.testing.assert_allclose(found, w + step, rtol=1e-9)
+    assert report["accepted"]
+
+
 def test_lanczos_keeps_its_vectors_orthogonal_where_the_plain_recursion_does_not():
     rng = np.random.default_rng(0)
     basis = np.linalg.qr(rng.normal(size=(200, 200)))[0]
