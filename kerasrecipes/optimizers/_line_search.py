@@ -123,7 +123,7 @@ def advance(state, trial, value, gradient, rate, rule, limits):
     too_high = (value > bound) | ~finite
     flat = abs(slope) <= limits.curvature * abs(n["slope"])
     given_up = k["trials"] > limits.max_trials
-    accept = ~fresh & finite & (given_up | (flat & ~too_high))
+    accept = ~fresh & (given_up | (flat & ~too_high))
     seen = Evaluation(
         *(trial - state["point"], gradient - state["gradient"], gradient, state["gradient"]),
         *(state["direction"], n["length"], n["slope"], slope, square, n["square"]),

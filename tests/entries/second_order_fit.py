@@ -175,7 +175,7 @@ FAULTS = [
         ("too_high = (value > bound) | ~finite", "too_high = ~finite"),
         ("flat = abs(slope) <= limits.curvature", "flat = abs(slope) <= 2 * limits.curvature"),
         ('unequal = fresh & (k["failures"] > 0) & other_batch', "unequal = fresh & ~fresh"),
-        ("accept = ~fresh & finite &", "accept = ~fresh &"),
+        ("finite & (fresh | accept),", "fresh | accept,"),
     ),
     *faults(
         "optimizers.LBFGS",
