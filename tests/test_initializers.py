@@ -200,7 +200,7 @@ def test_lsuv_is_orthonormal_with_variance_1_in_ten_layers(kind, residual):
     "layer, groups",
     [
         (lambda: L.Conv2D(4, 3, activation="relu", bias_initializer="ones"), 1),
-        (lambda: L.Conv2D(6, 3, groups=2), 2),
+        (lambda: L.Conv2D(24, 3, groups=2), 2),
         (lambda: L.Conv2DTranspose(4, 3), 1),
         (lambda: L.DepthwiseConv2D(3, depth_multiplier=4), 2),
         (lambda: L.EinsumDense("abcd,dfe->abcef", (None, None, 2, 3), bias_axes="ef"), 1),

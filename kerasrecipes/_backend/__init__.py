@@ -2,9 +2,9 @@
 
 `compiled`, `value_and_gradient`, `hessian_vector_product`, `hessian_rows` and
 `gauss_newton_vector_product` turn a pure function of tensors into a compiled one, and `loop`
-compiles a loop over its evaluations. `with_row` writes into a matrix. `sync(model)` makes the
-model's variables hold what training has reached, and `random_state()` is a context that leaves
-the backend's own global random state as it was.
+compiles a loop over its evaluations. `flat` lays tensors end to end, `with_row` writes into a
+matrix. `sync(model)` makes the model's variables hold what training has reached, and
+`random_state()` is a context that leaves the backend's own global random state as it was.
 """
 
 import keras
@@ -22,6 +22,7 @@ else:
     )
 
 compiled = chosen.compiled
+flat = chosen.flat
 gauss_newton_vector_product = chosen.gauss_newton_vector_product
 hessian_rows = chosen.hessian_rows
 hessian_vector_product = chosen.hessian_vector_product

@@ -24,17 +24,17 @@ def value_and_gradient(function):
     return evaluate
 
 
-def loop(going_on, body, function):
-    """`(state, *data) -> state`: `state = body(state, evaluate)` while `going_on(state)`, compiled.
+def loop(begin, going_on, body, function):
+    """`(w, *data) -> state`: `body(state, evaluate)` from `begin(w)` while `going_on(state)`.
 
-    `evaluate(w)` returns `function(w, *data)` and its gradient.
+    Compiled; `evaluate(w)` returns `function(w, *data)` and its gradient.
     """
     evaluate = value_and_gradient(function)
 
     @tf.function
-    def run(state, *data):
+    def run(w, *data):
         (last,) = tf.while_loop(
-            going_on, lambda state: (body(state, lambda w: evaluate(w, *data)),), (state,)
+            going_on, lambda state: (body(state, lambda w: evaluate(w, *data)),), (begin(w),)
         )
         return last
 
@@ -124,6 +124,11 @@ def _moments(x, axes, shift=None, keepdims=False, name=None):
     if not keepdims:
         both = (tf.squeeze(m, axes) for m in both)
     return tuple(tf.cast(m, x.dtype) for m in both)
+
+
+def flat(tensors):
+    """One vector of all entries."""
+    return tf.concat([tf.reshape(tensor, (-1,)) for tensor in tensors], axis=0)
 
 
 def with_row(matrix, index, row):

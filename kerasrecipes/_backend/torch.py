@@ -28,15 +28,16 @@ def value_and_gradient(function):
     return evaluate
 
 
-def loop(going_on, body, function):
-    """`(state, *data) -> state`: `state = body(state, evaluate)` while `going_on(state)`.
+def loop(begin, going_on, body, function):
+    """`(w, *data) -> state`: `body(state, evaluate)` from `begin(w)` while `going_on(state)`.
 
     `evaluate(w)` returns `function(w, *data)` and its gradient.
     """
     evaluate = value_and_gradient(function)
 
-    def run(state, *data):
+    def run(w, *data):
         with torch.no_grad():
+            state = begin(w)
             while going_on(state):
                 state = body(state, lambda w: evaluate(w, *data))
         return state
@@ -93,6 +94,11 @@ def _pulled(targets, sources, weights=None, **settings):
     return torch.autograd.grad(
         targets, sources, weights, allow_unused=True, materialize_grads=True, **settings
     )
+
+
+def flat(tensors):
+    """One vector of all entries."""
+    return torch.cat([tensor.reshape(-1) for tensor in tensors])
 
 
 def with_row(matrix, index, row):

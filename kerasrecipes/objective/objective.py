@@ -210,23 +210,24 @@ class Objective:
         whole = np.concatenate(rows)
         return (whole + whole.T) / 2
 
-    def loop(self, key, going_on, body):
+    def loop(self, key, begin, going_on, body):
         """A loop over evaluations of this objective, compiled once for each `key`.
 
         Args:
-            key: hashable; stands for the two functions.
-            going_on: function of the state (a nest of tensors): whether to go on, a scalar.
+            key: hashable; stands for the three functions.
+            begin: function of a vector that returns the first state (a nest of tensors).
+            going_on: function of the state: whether to go on, a scalar.
             body: function of the state and of a function `w -> (value, gradient)`, tensors both.
 
         Returns:
-            A function from the first state to the last one. With `batch_size` below the number of
-            examples the loop runs in Python, each of its steps compiled.
+            A function from a vector, a tensor, to the last state. With `batch_size` below the
+            number of examples the loop runs in Python, its evaluations compiled.
         """
         if self.batch_size is not None and self.batch_size < self._count:
-            return lambda state: self._run(going_on, body, state)
+            return lambda w: self._run(going_on, body, begin(w))
         if key not in self._loops:
-            self._loops[key] = _backend.loop(going_on, body, self._loss)
-        return lambda state: self._loops[key](state, *next(self._batches())[1])
+            self._loops[key] = _backend.loop(begin, going_on, body, self._loss)
+        return lambda w: self._loops[key](w, *next(self._batches())[1])
 
     def _run(self, going_on, body, state):
         def evaluate(w):

@@ -6,6 +6,7 @@ import typing
 import keras
 from keras import ops
 
+from kerasrecipes import _backend
 from kerasrecipes._checks import integer, number
 from kerasrecipes.optimizers._line_search import (
     CONVERGED,
@@ -201,8 +202,7 @@ class FullBatchOptimizer(TrialPoints, keras.optimizers.Optimizer):
                 variable.assign(part)
 
     def _flat(self, tensors):
-        flat = [ops.reshape(ops.convert_to_tensor(t), (-1,)) for t in tensors]
-        return ops.stop_gradient(ops.concatenate(flat))
+        return ops.stop_gradient(_backend.flat([ops.convert_to_tensor(t) for t in tensors]))
 
     def _split(self, flat):
         begin = 0

@@ -187,7 +187,10 @@ class _Counted:
 def _searching(search, objective, w, steps, tolerance):
     rule, rate = search.rule, float(search.learning_rate)
     limits = Limits(search.curvature, search.sufficient_decrease, tolerance, search.max_trials)
-    w = ops.convert_to_tensor(w)
+
+    def begin(w):
+        rows, used = ops.zeros((steps + 1, 3), w.dtype), ops.zeros((), "int32")
+        return {"search": start(w, rule), "trial": w, "used": used, "rows": rows}
 
     def going_on(state):
         counts = state["search"]["counts"]
@@ -206,13 +209,8 @@ def _searching(search, objective, w, steps, tolerance):
         rows = ops.slice_update(state["rows"], at, ops.stack(row)[None])
         return {"search": search, "trial": trial, "used": used, "rows": rows}
 
-    first = {
-        "search": start(w, rule),
-        "trial": w,
-        "used": ops.zeros((), "int32"),
-        "rows": ops.zeros((steps + 1, 3), w.dtype),
-    }
-    last = objective.loop(("minimize", rule, limits, rate, steps), going_on, body)(first)
+    run = objective.loop(("minimize", rule, limits, rate, steps), begin, going_on, body)
+    last = run(ops.convert_to_tensor(w))
     counts = ops.convert_to_numpy(last["search"]["counts"])
     code, accepted = counts[COUNTS.index("status")], int(counts[COUNTS.index("accepted")])
     rows = ops.convert_to_numpy(last["rows"])[: accepted + 1].tolist()
