@@ -261,11 +261,14 @@ def test_a_layer_that_hears_nothing_leaves_the_model_unchanged(method):
 
 
 def test_lsuv_minds_constant_layers_but_not_constant_units():
-    x, _ = classes()
-    x[:, 0] = 3.0
-    model = keras.Sequential([keras.Input((6,)), L.Dense(6), L.Dense(2)])
+    x = images()
+    x[..., 0] = 3.0
+    layer = L.DepthwiseConv2D(3)
+    model = keras.Sequential([keras.Input(x.shape[1:]), layer, L.Flatten(), L.Dense(2)])
     initialize_from_data(model, x, "lsuv")
-    with pytest.raises(ValueError, match="6 of 6 units are constant"):
+    z = ops.convert_to_numpy(layer(x))
+    assert z[..., 0].std() < 1e-5 and z.var() == pytest.approx(1, abs=1e-3)
+    with pytest.raises(ValueError, match="2 of 2 units are constant"):
         initialize_from_data(model, np.full_like(x, 2.0), "lsuv")
 
 

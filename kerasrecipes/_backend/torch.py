@@ -122,5 +122,8 @@ def random_state():
 def _same_draws():
     # An unseeded Dropout draws from the global generator: a function of w must not.
     with torch.random.fork_rng():
-        torch.manual_seed(0)
+        # torch.manual_seed formats a traceback each time, which costs more than a small model.
+        torch.default_generator.manual_seed(0)
+        if torch.cuda.is_initialized():
+            torch.cuda.manual_seed_all(0)
         yield
