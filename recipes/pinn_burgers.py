@@ -9,8 +9,7 @@ Result: seeds 0 to 3, Keras 3.15.1, JAX 0.10.2, CPU; relative L2 error of u on 2
             1500 steps of Adam  9 to 14   2.1e-3 to 3.0e-2       0.016 to 0.095
             then L-BFGS         42 to 63  1.5e-6 to 8.1e-6       0.0007, 0.0009, 0.0002, 0.0004
             Adam alone          42 to 63  7.5e-5 to 6.0e-4       0.007, 0.003, 0.008, 0.007
-        With 300 steps of Adam first, L-BFGS stayed at 0.0013 and 0.0017 on seeds 1 and 2.
-Tune:   EPOCHS and STRETCH (1 is slower), then POINTS, then UNITS.
+Tune:   BEGIN (from 300 L-BFGS ends at 0.0013 on seed 1), STRETCH (1 is slower), EPOCHS, POINTS.
 """
 
 import time
