@@ -351,6 +351,22 @@ def test_batch_norm_ignores_the_scale_before_it():
     np.testing.assert_allclose(*y, atol=1e-5)
 
 
+def test_batch_norm_passes_the_same_gradient_below_at_every_scale():
+    """N01. The gradient at u of BN((aW)u) does not see a, while epsilon is negligible."""
+    u, w, target = normal(16, 4), normal(4, 5, seed=2), normal(16, 5, seed=3)
+
+    def at(scale, epsilon):
+        linear = layers.Dense(5, kernel_initializer=initializers.Constant(scale * w))
+        bn = layers.BatchNormalization(epsilon=epsilon)
+        return gradient("mean_squared_error", target, u, linear, bn)
+
+    upstream = 2 * (standardised(u @ w, 0, 0.0) - target) / target.size
+    expected = norm_gradient(u @ w, upstream, 0.0) @ w.T
+    for scale in (0.1, 1.0, 10.0):
+        np.testing.assert_allclose(at(scale, 1e-9), expected, **CLOSE)
+    assert differ(at(0.1, 1e-3), expected)
+
+
 def test_group_norm_is_instance_and_layer_norm():
     """N03. Instance norm is `groups=-1`; group norm's default is 32, too many for few channels."""
     x = normal(3, 4, 4, 6)
@@ -466,6 +482,40 @@ def test_he_normal(shape, fan_in):
     gaussian = initializers.VarianceScaling(2.0, "fan_in", "untruncated_normal", seed=0)
     w = drawn(gaussian, shape, 2 / fan_in, kurtosis=3)
     assert np.abs(w).max() > 1.2 * limit
+
+
+@pytest.mark.parametrize("shape, fan_in", [((300, 200), 300), ((3, 3, 40, 80), 360)])
+def test_uniform_start_of_one_over_root_n(shape, fan_in):
+    """I02. The start before Glorot's, U(±1/sqrt(n)), has variance 1/(3n): scale 1/3 in Keras."""
+    initializer = initializers.VarianceScaling(1 / 3, "fan_in", "uniform", seed=0)
+    w = drawn(initializer, shape, 1 / (3 * fan_in), kurtosis=1.8)
+    limit = 1 / np.sqrt(fan_in)
+    assert limit * (1 - 20 / w.size) < np.abs(w).max() <= limit * (1 + 1e-6)
+
+
+@pytest.mark.parametrize(
+    "layer, channels, kernel, fan_in, fan_out, inputs",
+    [
+        (layers.Conv2D(64, 3, groups=4), 32, (3, 3, 8, 64), 9 * 8, 9 * 64, 9 * 8),
+        (layers.DepthwiseConv2D(3, depth_multiplier=2), 64, (3, 3, 64, 2), 9 * 64, 9 * 2, 9),
+    ],
+    ids=["grouped", "depthwise"],
+)
+def test_fans_of_grouped_and_depthwise_kernels(layer, channels, kernel, fan_in, fan_out, inputs):
+    """I02. The trap: a depthwise unit has 9 inputs, Keras takes 9 times the channels for them.
+
+    Of a grouped kernel fan-in is right, but fan-out counts the units of all groups, not of one.
+    """
+    layer.build((None, 8, 8, channels))
+    assert layer.kernel.shape == kernel
+    for mode, fan in (("fan_in", fan_in), ("fan_out", fan_out)):
+        scaling = initializers.VarianceScaling(2.0, mode, "untruncated_normal", seed=0)
+        drawn(scaling, kernel, 2 / fan, kurtosis=3)
+    layer.kernel.assign(initializers.HeNormal(seed=0)(kernel))
+    # Standard normal inputs: the outputs' mean square is the sum of a unit's squared weights.
+    squares = np.mean(array(layer(normal(50, 8, 8, channels))) ** 2)
+    error = np.sqrt(2 / np.prod(kernel))
+    np.testing.assert_allclose(squares, 2 * inputs / fan_in, rtol=5 * error)
 
 
 def test_one_initializer_repeats_itself():
