@@ -166,6 +166,33 @@ def test_gradient_is_orthogonal_to_v_and_its_length_never_falls():
     assert (lengths[-1] > lengths[0] + 1e-4).any()
 
 
+def test_gradients_are_the_plain_kernels_split_into_length_and_direction():
+    """Salimans & Kingma 2016, equation 3, from the gradient of the same network without it."""
+    x, y = classes()
+
+    def slopes(layer, weights):
+        model = network(layer)
+        for one, value in weights(layer):
+            one.assign(value)
+        objective = Objective(model, x, y)
+        slope, found = objective.value_and_gradient(objective.get_vector())[1], {}
+        for one in model.trainable_variables:
+            size = int(np.prod(one.shape))
+            found[id(one)], slope = slope[:size].reshape(one.shape), slope[size:]
+        return [found[id(one)] for one, _ in weights(layer)]
+
+    rng = np.random.default_rng(1)
+    v, g = rng.normal(size=(6, 5)), rng.normal(size=5)
+    norm = np.linalg.norm(v, axis=0)
+    (slope_w,) = slopes(L.Dense(5, "tanh"), lambda plain: [(plain.kernel, g * v / norm)])
+    wrapped = WeightNormalization(L.Dense(5, "tanh"))
+    slope_g, slope_v = slopes(wrapped, lambda layer: [(layer.g, g), (layer.v, v)])
+    expected = (slope_w * v / norm).sum(axis=0)
+    np.testing.assert_allclose(slope_g, expected, rtol=1e-4, atol=1e-6)
+    expected = g / norm * slope_w - g * expected / norm**2 * v
+    np.testing.assert_allclose(slope_v, expected, rtol=1e-4, atol=1e-6)
+
+
 def test_losses_of_the_wrapped_layer_are_neither_lost_nor_doubled():
     x, _ = classes()
     for settings in ({"activity_regularizer": "l2"}, {"kernel_regularizer": "l2"}):
