@@ -235,6 +235,24 @@ def test_lsuv_of_a_shared_layer_comes_within_the_papers_tolerance():
     assert np.concatenate(seen).var() == pytest.approx(1, abs=0.1)
 
 
+@pytest.mark.parametrize("activation", ["relu", "linear", "tanh"])
+def test_a_shared_layer_is_standardized_over_all_its_calls(activation):
+    x, _ = classes(count=300)
+    entry, shared = keras.Input((6,)), L.Dense(6, activation)
+    model = keras.Model(entry, L.Dense(2)(shared(shared(shared(entry)))))
+    before = values([shared.kernel])[0]
+    (row,) = initialize_from_data(model, 5 * x + 1)
+    kernel, bias = shared.get_weights()
+    np.testing.assert_allclose(kernel, before * row["scale"], rtol=1e-5)
+    z, seen = 5 * x + 1, []
+    for _ in range(3):
+        seen.append(z @ kernel + bias)
+        z = ops.convert_to_numpy(shared(z))
+    seen = np.concatenate(seen)
+    np.testing.assert_allclose(seen.mean(axis=0), 0, atol=0.01)
+    np.testing.assert_allclose(seen.std(axis=0), 1, atol=0.01)
+
+
 def test_lsuv_draws_from_keras_seed():
     x, _ = classes()
     kernels = []

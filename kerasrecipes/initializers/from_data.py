@@ -28,7 +28,10 @@ Technical details
     EinsumDense has its kernel divided by s, and the bias becomes -(m - b) / s. A layer without
     a bias for each unit is only scaled. Frozen layers are left alone, and so are all layers whose
     output is an output of the model. Convolutions are measured over batch and positions. A layer
-    called several times is measured over all its calls.
+    called several times is measured over all its calls, anew after each of up to ten half steps,
+    as its scale changes its inputs: means and deviations of a Dense of 6 or 32 units, called three
+    times, came within 0.01 of 0 and 1, called ten times they stayed up to 0.8 away (four
+    activations, with and without shortcuts, seeds 0 to 2, PyTorch).
     "lsuv": first every kernel becomes orthonormal (the matrix of the inputs of a unit by units,
     a group or depthwise channel at a time) and every bias 0; then each layer is divided by the
     root of the variance of all its pre-activations, until that is within 0.1 of 1, at most ten
@@ -63,6 +66,7 @@ from kerasrecipes._model.state import check_ready, restored
 
 METHODS = ("standardize", "lsuv")
 _TOLERANCE, _TRIES = 0.1, 10  # of LSUV's variance, as in its paper
+_NEAR = 1e-3  # of a shared layer's means and deviations under "standardize"
 
 
 def initialize_from_data(model, x, method="standardize", include_last=False):
@@ -72,7 +76,8 @@ def initialize_from_data(model, x, method="standardize", include_last=False):
         model: built `keras.Model`, of any kind; its weights are changed.
         x: one batch of inputs, an array or a nest of arrays of shape `(examples, ...)`.
         method: "standardize": mean 0 and standard deviation 1 of every unit, kernels keep their
-            directions. "lsuv": orthonormal kernels, biases 0, variance 1 of every layer.
+            directions; near that where a layer is called several times. "lsuv": orthonormal
+            kernels, biases 0, variance 1 of every layer.
         include_last: whether the layer that is called last, and the heads of a model with
             several outputs, are set too.
 
@@ -111,7 +116,7 @@ def initialize_from_data(model, x, method="standardize", include_last=False):
                 "Pass include_last=True to set the last one too."
             )
         if method == "standardize":
-            return [_standardize(layer, _inputs_of(layer, model, x)) for layer in chosen]
+            return [_standardize(layer, model, x) for layer in chosen]
         for layer in chosen:
             _orthonormalize(layer)
         return [_unit_variance(layer, model, x) for layer in chosen]
@@ -160,20 +165,30 @@ def _without_activation(layer):
         layer.activation = activation
 
 
-def _standardize(layer, inputs):
-    core = inner_kernel_layer(layer)
+def _standardize(layer, model, x):
+    core, inputs = inner_kernel_layer(layer), _inputs_of(layer, model, x)
     axes, mean, std = _measure(layer, core, inputs)
     if _without_scale(mean, std).any():
         raise _no_scale(layer, mean, std)
-    bias = _set(layer, core, np.argsort(axes), mean, 1 / std)
-    for _ in range(2):  # float32 leaves a rest where the inputs are far from zero
-        _, rest, spread = _measure(layer, core, inputs)
-        bias = _set(layer, core, np.argsort(axes), rest, 1 / spread)
+    order, scale, again = np.argsort(axes), 1 / std, len(inputs) > 1
+    bias = _set(layer, core, order, mean, scale)
+    # Float32 leaves a rest where the inputs are far from zero; where the layer is called again
+    # above itself, its own scale changes its inputs, and whole steps would overshoot.
+    for _ in range(_TRIES if again else 2):
+        _, rest, spread = _measure(layer, core, _inputs_of(layer, model, x) if again else inputs)
+        if _without_scale(rest, spread).any():
+            raise _no_scale(layer, rest, spread)
+        if again:
+            if max(np.abs(spread - 1).max(), 0 if bias is None else np.abs(rest).max()) < _NEAR:
+                break
+            rest, spread = rest / 2, spread**0.5
+        scale = scale / spread
+        bias = _set(layer, core, order, rest, 1 / spread)
     return {
         "layer": layer.name,
         "found_mean": mean,
         "found_std": std,
-        "scale": 1 / std,
+        "scale": scale,
         "bias": bias,
     }
 

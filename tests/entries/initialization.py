@@ -365,6 +365,11 @@ FAULTS = [
             "for _ in range(1):",
             f"{STARTS}test_lsuv_of_a_shared_layer_comes_within_the_papers_tolerance",
         ),
+        (
+            "_inputs_of(layer, model, x) if again else inputs)",
+            "inputs)",
+            f"{STARTS}test_a_shared_layer_is_standardized_over_all_its_calls",
+        ),
     ),
     *_faults(
         "initializers.initialize_from_data",
