@@ -155,6 +155,18 @@ def test_heads_and_frozen_layers_are_left_alone():
     assert [row["layer"] for row in rows] == ["hidden", "a", "b"]
 
 
+def test_heads_inside_nested_models_are_left_alone():
+    x, _ = classes()
+    entry = keras.Input((6,))
+    inner = keras.Input((4,))
+    two = keras.Model(inner, [L.Dense(3, name="b")(inner), L.Dense(2, name="c")(inner)])
+    h = L.Dense(4, name="hidden")(entry)
+    head = keras.Sequential([L.Dense(5, name="below"), L.Dense(3, name="a"), L.ReLU()])
+    outputs = [L.Softmax()(head(h)), *two(h), L.Dense(2, name="d")(h)]
+    rows = initialize_from_data(keras.Model(entry, outputs), x)
+    assert sorted(row["layer"] for row in rows) == ["below", "hidden"]
+
+
 def test_inputs_far_from_zero_are_standardized_too():
     x = np.random.default_rng(0).normal(1e4, 1.0, size=(400, 6))
     model = keras.Sequential([keras.Input((6,)), L.Dense(5), L.Dense(2)])

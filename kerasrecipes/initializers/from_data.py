@@ -54,6 +54,7 @@ from keras import ops
 from kerasrecipes._checks import one_of
 from kerasrecipes._model.batches import as_arrays, as_tensors, check_lengths
 from kerasrecipes._model.calls import sublayers, watched
+from kerasrecipes._model.graph import has_graph, read_graph
 from kerasrecipes._model.kernels import (
     SUPPORTED,
     fan_in_axes,
@@ -135,17 +136,21 @@ def _order_of_calls(model, x):
 
 def _heads(model, order):
     """Ids of the layer called last and of those whose output is an output of the model."""
-    known, found = {id(layer) for layer in order}, {id(layer) for layer in order[-1:]}
-    producers = {}
-    for layer in model.layers:
-        with contextlib.suppress(AttributeError, ValueError):  # called several times, or never
-            producers[id(layer.output)] = layer
-    for tensor in getattr(model, "outputs", None) or []:
-        layer = producers.get(id(tensor))
-        while layer is not None and id(layer) not in known and not layer.weights:
-            layer = producers.get(id(layer.input))
-        if layer is not None and id(layer) in known:
-            found.add(id(layer))
+    return {id(layer) for layer in order[-1:]} | _makers(model, {id(layer) for layer in order})
+
+
+def _makers(model, known):
+    """Which of the ids `known` are of layers that make an output, in nested models too."""
+    if not has_graph(model):
+        return set()
+    graph, found = read_graph(model), set()
+    maker = {tensor: call for call in graph.calls for tensor in call.outputs}
+    for tensor in graph.outputs:
+        call = maker.get(tensor)
+        while call and len(call.inputs) == 1 and not getattr(call.layer, "weights", None):
+            call = maker.get(call.inputs[0])
+        if call:
+            found |= {id(call.layer)} & known or _makers(call.layer, known)
     return found
 
 
