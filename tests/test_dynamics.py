@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import pytest
 
 from tests.problems import values
 
@@ -43,3 +44,53 @@ def test_deep_linear_network_learns_mode_by_mode_as_in_saxes_closed_form():
     half = [int(np.argmax(learnt[:, i] > strengths[i] / 2)) for i in range(3)]
     assert half[0] < half[1] < half[2]
     assert learnt[half[0], 2] < 0.1
+
+
+STRENGTHS, RATE = np.array([2.0, 1.5]), 0.02
+
+
+def learnt_modes(depth, gain):
+    """(80, 2), strengths of the two modes after each step from Keras's orthogonal start."""
+    starts = [keras.initializers.Orthogonal(gain, seed=s) for s in range(depth)]
+    layers = [keras.layers.Dense(2, use_bias=False, kernel_initializer=one) for one in starts]
+    model = keras.Sequential([keras.Input((2,)), *layers])
+    # The curvature at the minimum grows with the depth, and with it the rate that is stable falls.
+    model.compile(
+        keras.optimizers.SGD(RATE / depth),
+        loss=lambda y_true, y_pred: keras.ops.sum((y_true - y_pred) ** 2, axis=-1) / 2,
+    )
+    v = np.linalg.qr(np.random.default_rng(0).normal(size=(2, 2)))[0]
+    turn = np.linalg.multi_dot(values(model.trainable_variables)) / gain**depth
+    # White inputs, and a target that stretches the start along the columns of v.
+    x = np.sqrt(2) * np.eye(2, dtype="float32")
+    y = x @ ((v * STRENGTHS) @ v.T @ turn).astype("float32")
+    modes = []
+    for _ in range(80):
+        model.train_on_batch(x, y)
+        product = np.linalg.multi_dot(values(model.trainable_variables))
+        modes.append(np.diag(v.T @ product @ turn.T @ v))
+    return np.array(modes)
+
+
+@pytest.mark.parametrize("depth", [3, 10, 30])
+def test_learning_time_does_not_grow_with_depth_from_an_orthogonal_start(depth):
+    """Saxe, McClelland, Ganguli 2014, section 3: a mode follows u' = u^(2 - 2/D) (s - u).
+
+    With u from 1 to s, u^(2/D) lies between 1 and s^(2/D): so does the learning time, in units
+    of that of infinite depth.
+    """
+    u, s = 0.95 * STRENGTHS, STRENGTHS
+    modes = learnt_modes(depth, gain=1.0)
+    assert (modes[-1] > u).all()
+    time = RATE * (1 + np.argmax(modes > u, axis=0))
+    infinite = np.log(u * (s - 1) / (s - u)) / s**2 + (1 - 1 / u) / s
+    # Discrete steps: one more or less.
+    assert (time > infinite - RATE).all()
+    assert (time < infinite * s ** (2 / depth) + RATE).all()
+
+
+def test_learning_time_grows_with_depth_from_a_start_that_shrinks():
+    """From u = gain^D the way up to 1 alone takes (gain^(2 - D) - 1) / (1 - 2/D) / s or longer."""
+    for depth in (10, 30):
+        shortest = (0.8 ** (2 - depth) - 1) / (1 - 2 / depth) / STRENGTHS
+        assert (shortest > 80 * RATE).all() and (learnt_modes(depth, gain=0.8) < 1).all()
