@@ -443,9 +443,18 @@ def refused_by_fixup():
     again = shared(L.Add()([inputs, shared(L.Dense(6)(inputs))]))
     inner = L.Add()([dense(inputs), inputs])
     nested = L.Add()([inputs, L.Dense(6)(inner)])
+    sequence = keras.Input((4, 6))
+    separable = L.SeparableConv1D(6, 3, padding="same", name="separable")
+    recurrent = keras.Sequential([L.GRU(6, return_sequences=True), L.Dense(6)])
+    unknown = [
+        keras.Model(sequence, L.Add(name="sum")([sequence, branch]))
+        for branch in (separable(sequence), L.Dense(6)(L.Dense(6)(recurrent(sequence))))
+    ]
     return {
         "no residual branch": (network(L.Dense(4)), keras.Model(inputs, towers)),
         "takes the place of normalization": (keras.Model(inputs, x),),
+        "'separable' .* leads to 'sum' has a kernel that fixup does not know": unknown[:1],
+        "GRUCell.* has a kernel that fixup does not know": unknown[1:],
         "is used elsewhere too": [keras.Model(inputs, one) for one in (twice, again, nested)],
     }
 

@@ -78,9 +78,10 @@ def fixup(model, zero_head=True):
 
     Raises:
         TypeError: if `model` is no Keras model.
-        ValueError: if it is unbuilt or has no residual branch, or if a branch has normalization
-            or layers that are in another branch or called elsewhere too. The weights are then as
-            before.
+        ValueError: if it is unbuilt or has no residual branch, or if a branch has normalization,
+            kernels of other layers than Dense, EinsumDense and convolutions (separable ones are
+            not supported), or layers that are in another branch or called elsewhere too. The
+            weights are then as before.
 
     Reference:
         Zhang, Dauphin, Ma, 2019, section 3, https://arxiv.org/abs/1901.09321
@@ -133,6 +134,8 @@ def _branches(graph):
             [graph.calls[i].layer for i in sorted(side - set().union(*sides[:n], *sides[n + 1 :]))]
             for n, side in enumerate(sides)
         ]
+        for layers in own:
+            _check_known(call.layer, layers)
         kernels = [_kernel_layers(layers) for layers in own]
         shortcut = min(len(layers) for layers in kernels)
         for layers, held in zip(own, kernels, strict=True):
@@ -150,12 +153,25 @@ def _kernel_layers(layers):
     """Those with kernels among `layers` and what is nested in them; wrappers, not the wrapped."""
     every = _within(layers)
     wrapped = {id(one.layer) for one in every if inner_kernel_layer(one) is not one}
-    return [
-        one
-        for one in every
-        if id(one) not in wrapped
-        and (isinstance(one, SUPPORTED) or inner_kernel_layer(one) is not one)
-    ]
+    return [one for one in every if id(one) not in wrapped and _is_known(one)]
+
+
+def _is_known(layer):
+    return isinstance(layer, SUPPORTED) or inner_kernel_layer(layer) is not layer
+
+
+def _check_known(add, layers):
+    every = _within(layers)
+    known = {id(w) for one in every if _is_known(one) for w in one.weights}
+    for one in every:
+        held = {id(w) for inner in sublayers(one) for w in inner.weights} | known
+        if any("kernel" in w.name and id(w) not in held for w in one.weights):
+            kinds = ", ".join(kind.__name__ for kind in SUPPORTED)
+            raise ValueError(
+                f"Layer {one.name!r} ({type(one).__name__}) of a branch that leads to "
+                f"{add.name!r} has a kernel that fixup does not know. Supported are {kinds}, "
+                "alone or within WeightNormalization."
+            )
 
 
 def _check_not_normalized(add, layers):

@@ -325,6 +325,7 @@ FAULTS = [
         ("(-1 / (2 * layers - 2))", "(-1 / (2 * layers))", CONTRACTS),
         ("or calls.count(id(one)) > 1", "", REFUSES),
         ("if isinstance(one, _NORMALIZERS):", "if False:", REFUSES),
+        ('if any("kernel" in w.name', 'if any("kernel" == w.name', REFUSES),
         (
             "len(call.inputs) == 1 and",
             "",
