@@ -443,6 +443,9 @@ def refused_by_fixup():
     again = shared(L.Add()([inputs, shared(L.Dense(6)(inputs))]))
     inner = L.Add()([dense(inputs), inputs])
     nested = L.Add()([inputs, L.Dense(6)(inner)])
+    body = keras.Model(inputs, L.Add()([inputs, L.Dense(6)(L.Dense(6)(inputs))]))
+    branch = keras.Sequential([L.Dense(6), L.Dense(6)])
+    outside = L.Dense(6)(branch(L.Add()([inputs, branch(inputs)])))
     sequence = keras.Input((4, 6))
     separable = L.SeparableConv1D(6, 3, padding="same", name="separable")
     recurrent = keras.Sequential([L.GRU(6, return_sequences=True), L.Dense(6)])
@@ -455,7 +458,9 @@ def refused_by_fixup():
         "takes the place of normalization": (keras.Model(inputs, x),),
         "'separable' .* leads to 'sum' has a kernel that fixup does not know": unknown[:1],
         "GRUCell.* has a kernel that fixup does not know": unknown[1:],
-        "is used elsewhere too": [keras.Model(inputs, one) for one in (twice, again, nested)],
+        "is used elsewhere too": [
+            keras.Model(inputs, one) for one in (twice, again, nested, body(body(inputs)), outside)
+        ],
     }
 
 

@@ -34,6 +34,8 @@ Attribution
     Zhang, Dauphin, Ma, Fixup Initialization, 2019, https://arxiv.org/abs/1901.09321
 """
 
+import collections
+
 import keras
 import numpy as np
 from keras import ops
@@ -94,7 +96,7 @@ def fixup(model, zero_head=True):
             f"`model` {model.name!r} has no residual branch: no keras.layers.Add in a Functional "
             "graph joins a branch of layers with kernels and a shortcut with fewer of them."
         )
-    _check_apart(branches, [id(call.layer) for graph in graphs for call in graph.calls])
+    _check_apart(branches, [call.layer for graph in graphs for call in graph.calls])
     scales = []
     for add, layers in branches:
         inner = branch_scale(len(branches), len(layers)) if len(layers) > 1 else 0.0
@@ -184,11 +186,14 @@ def _check_not_normalized(add, layers):
             )
 
 
-def _check_apart(branches, calls):
+def _check_apart(branches, called):
+    count = collections.Counter(map(id, called))
+    # With a model that is called several times all layers inside are.
+    again = {id(one) for one in _within([one for one in called if count[id(one)] > 1])}
     seen = set()
     for add, layers in branches:
         for one in layers:
-            if id(one) in seen or calls.count(id(one)) > 1:
+            if id(one) in seen or id(one) in again:
                 raise ValueError(
                     f"Layer {one.name!r} of the branch that leads to {add.name!r} is used "
                     "elsewhere too. Branches within branches, and layers that are called several "

@@ -323,7 +323,12 @@ FAULTS = [
         "initializers.fixup",
         "initializers/fixup.py",
         ("(-1 / (2 * layers - 2))", "(-1 / (2 * layers))", CONTRACTS),
-        ("or calls.count(id(one)) > 1", "", REFUSES),
+        ("or id(one) in again", "", REFUSES),
+        (
+            "_within([one for one in called if count[id(one)] > 1])",
+            "[one for one in called if count[id(one)] > 1]",
+            REFUSES,
+        ),
         ("if isinstance(one, _NORMALIZERS):", "if False:", REFUSES),
         ('if any("kernel" in w.name', 'if any("kernel" == w.name', REFUSES),
         (
