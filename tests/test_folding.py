@@ -503,6 +503,38 @@ def test_what_is_inside_a_layer_without_graph_stays_and_is_named():
     assert report.kept == {"block/inside": "'block' (Block) is no graph of layers"}
 
 
+def test_hidden_norms_of_one_name_are_told_apart():
+    class Unit(L.Layer):
+        def __init__(self, **kwargs):
+            super().__init__(**kwargs)
+            self.norm = BN(name="bn")
+
+        def build(self, input_shape):
+            self.norm.build(input_shape)
+
+        def call(self, inputs, training=None):
+            return self.norm(inputs, training=training)
+
+    class Block(Unit):
+        def __init__(self, **kwargs):
+            super().__init__(**kwargs)
+            self.units = [Unit(), Unit()]
+
+        def build(self, input_shape):
+            for one in (self.norm, *self.units):
+                one.build(input_shape)
+
+        def call(self, inputs, training=None):
+            for one in (self.norm, *self.units):
+                inputs = one(inputs, training=training)
+            return inputs
+
+    model = chain((5,), L.Dense(5), BN(), Block(name="block"))
+    _, report = fold_batch_normalization(randomized(model), return_report=True)
+    assert len(report.folded) + len(report.kept) == 4
+    assert list(report.kept) == ["block/bn", "block/bn (2)", "block/bn (3)"]
+
+
 def test_operations_constants_and_lambdas_are_carried_over():
     inputs, factor = keras.Input((5,)), np.arange(4, dtype="float32")
     x = ops.relu(BN()(L.Dense(4)(inputs))) * factor

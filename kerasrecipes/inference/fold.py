@@ -54,6 +54,7 @@ Attribution
     Ioffe and Szegedy, 2015, Section 3.1, https://arxiv.org/abs/1502.03167
 """
 
+import itertools
 from typing import NamedTuple
 
 import keras
@@ -119,7 +120,8 @@ def fold_batch_normalization(model, return_report=False):
     Returns:
         An uncompiled `keras.Model`, or `(model, report)`. The report has the dicts `folded`
         (name of the normalization: names of the layers that took it) and `kept` (name: reason),
-        names within a nested model being "model/layer", and prints as text.
+        names within a nested model being "model/layer", the second of one name inside a layer
+        "layer/norm (2)", and prints as text.
 
     Raises:
         TypeError: if `model` is no Keras model.
@@ -230,6 +232,9 @@ class _Folding:
             hidden = isinstance(layer, L.Layer) and not has_graph(layer)
             for one in filter(_is_norm, sublayers(layer) if hidden else []):
                 name, kind = f"{prefix}{layer.name}/{one.name}", type(layer).__name__
+                # Layers inside different sublayers may have the same name.
+                numbered = itertools.chain([name], (f"{name} ({i})" for i in itertools.count(2)))
+                name = next(free for free in numbered if free not in report.kept)
                 report.kept[name] = f"{layer.name!r} ({kind}) is no graph of layers"
 
     def _check(self, norm, graph, training):
