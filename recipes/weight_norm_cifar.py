@@ -1,8 +1,9 @@
 """Weight normalization with mean-only batch norm against batch norm, on a piece of CIFAR-10.
 
 Salimans and Kingma's comparison (2016, section 5.1) in miniature: 4,000 training images, a small
-convnet, the same Adam for all. `python weight_norm_cifar.py file.npz` takes images from a file of
-x_train, y_train, x_test, y_test; where CIFAR-10 cannot be had it says so and takes the digits.
+convnet, the same Adam for all. `python weight_norm_cifar.py file.npz`, or the variable CIFAR10 of
+the environment, takes images from a file of x_train, y_train, x_test, y_test; where CIFAR-10
+cannot be had it says so and takes the digits.
 
 Result: mean (lowest, highest) on 1,000 test images, seeds 0-2, 4,000 images, 15 epochs,
         Keras 3.15.1, TensorFlow 2.21.0, CPU:
@@ -17,6 +18,7 @@ Result: mean (lowest, highest) on 1,000 test images, seeds 0-2, 4,000 images, 15
 Tune:   LEARNING_RATE for each way, then WIDTHS, then EPOCHS.
 """
 
+import os
 import sys
 
 import keras
@@ -27,7 +29,7 @@ import kerasrecipes as kr
 WIDTHS = (16, 32)  # two convolutions each, then pooling
 LEARNING_RATE, BATCH, EPOCHS = 3e-3, 100, 15
 IMAGES, TEST, LOOKED_AT = 4000, 1000, 500
-FILE = sys.argv[1] if __name__ == "__main__" and sys.argv[1:] else None
+FILE = sys.argv[1] if __name__ == "__main__" and sys.argv[1:] else os.environ.get("CIFAR10")
 
 WAYS = ("plain", "weight norm", "batch norm", "weight norm, mean-only batch norm")
 
@@ -35,7 +37,8 @@ WAYS = ("plain", "weight norm", "batch norm", "weight norm, mean-only batch norm
 def load(path=FILE):  # your images go here: (n, height, width, channels), 0 to 255, and labels
     if path is not None:
         with np.load(path) as file:
-            return (file["x_train"], file["y_train"]), (file["x_test"], file["y_test"])
+            x, y, x_test, y_test = (file[k] for k in ("x_train", "y_train", "x_test", "y_test"))
+        return (x[:IMAGES], y[:IMAGES]), (x_test[:TEST], y_test[:TEST])
     try:
         (x, y), (x_test, y_test) = kr.data.load("cifar10")
     except OSError as error:
