@@ -126,6 +126,20 @@ def test_the_report_says_what_was_found_and_set():
     np.testing.assert_allclose(values([dense.kernel])[0], before * row["scale"], rtol=1e-5)
 
 
+def test_a_layer_of_ones_own_with_g_and_v_is_none_of_ours():
+    class Scaled(L.Layer):
+        def build(self, input_shape):
+            self.v = self.add_weight(shape=(input_shape[-1], 4), initializer="normal")
+            self.g = self.add_weight(shape=(4,), initializer="ones")
+
+        def call(self, inputs):
+            return self.g * ops.matmul(inputs, self.v)
+
+    x, _ = classes()
+    model = keras.Sequential([keras.Input((6,)), Scaled(), L.Dense(5), L.Dense(2)])
+    assert [row["layer"] for row in initialize_from_data(model, x)] == [model.layers[1].name]
+
+
 def test_layers_in_nested_and_subclassed_models_are_found():
     class Two(keras.Model):
         def __init__(self):

@@ -7,7 +7,7 @@ from keras import ops
 
 from kerasrecipes.callbacks import NewtonSteps
 from kerasrecipes.objective import Objective
-from kerasrecipes.optimizers import SAM, GaussNewton, Newton, SaddleFreeNewton, minimize
+from kerasrecipes.optimizers import LBFGS, SAM, GaussNewton, Newton, SaddleFreeNewton, minimize
 from kerasrecipes.optimizers._curvature import lanczos
 from tests import references
 from tests.problems import assert_unchanged, classes, everything, network, values
@@ -344,14 +344,58 @@ def test_minimize_stops_after_its_steps_and_goes_on_from_there():
     assert again.params["status"] == "converged" and again.history == {}
 
 
+@pytest.mark.parametrize("method", ["lbfgs", "nonlinear_cg", "newton"])
+def test_minimize_counts_evaluations_until_each_accepted_step(method):
+    model, x, y = softmax_problem()
+    objective, seen = Objective(model, x, y, batch_size=30), []
+
+    def watched(evaluate):
+        def noting(w):
+            found = evaluate(w)
+            seen.append(found[0] if isinstance(found, tuple) else found)
+            return found
+
+        return noting
+
+    objective.value = watched(objective.value)
+    objective.value_and_gradient = watched(objective.value_and_gradient)
+    rows = minimize(objective, method=method, steps=12).history
+    for loss, evaluations in zip(rows["loss"], rows["evaluations"], strict=True):
+        assert seen[evaluations - 1] == pytest.approx(loss, rel=1e-6)
+
+
+def test_minimize_keeps_the_tolerance_of_a_given_search():
+    objective, steps = Objective(*softmax_problem()), []
+    start = objective.get_vector()
+    for tolerance in (1e3, 1e-2, 1e-5):
+        objective.set_vector(start)
+        history = minimize(objective, method=LBFGS(tolerance=tolerance))
+        objective.set_vector(start)
+        other = minimize(objective, tolerance=tolerance)
+        assert history.params["status"] == "converged" and history.epoch == other.epoch
+        steps.append(len(history.epoch))
+    assert 0 == steps[0] < steps[1] < steps[2]
+
+
+def test_damping_is_as_before_after_a_step_that_was_not_taken():
+    class Grows(Quadratic):
+        def value(self, w):
+            return super().value(w) if (w == 1).all() else np.inf
+
+    step, a = Newton(damping=1.0), np.eye(2)
+    assert not step(Grows(a, np.zeros(2)), np.ones(2))[1]["accepted"]
+    assert step(Quadratic(a, np.zeros(2)), np.ones(2))[1]["damping"] == 1.0
+
+
 def test_minimize_leaves_the_model_where_the_loss_is_not_finite():
     model, x, y = softmax_problem()
-    model.compile(loss=lambda y_true, y_pred: ops.log(-1.0 - y_pred))
-    before = everything(model)
-    for method in ("lbfgs", "newton"):
-        with pytest.raises(ValueError, match="start"):
-            minimize(model, x, y, method=method)
-        assert_unchanged(model, before)
+    for broken in (lambda _, z: ops.log(-1.0 - z), lambda _, z: ops.sqrt(-1.0 - z * z)):
+        model.compile(loss=broken)
+        before = everything(model)
+        for method in ("lbfgs", "nonlinear_cg", "newton", "saddle_free_newton", "gauss_newton"):
+            with pytest.raises(ValueError, match="start"):
+                minimize(model, x, y, method=method)
+            assert_unchanged(model, before)
 
 
 def still(*hidden):

@@ -182,6 +182,9 @@ def test_models_that_are_no_chain_and_wrong_units_are_refused():
     branched = keras.Model(a, L.Dense(1)(L.Add(name="sum")([a, b])))
     with pytest.raises(ValueError, match="'sum'"):
         path_scaling(branched)
+    twice = L.Dense(3, "relu", name="twice")
+    with pytest.raises(ValueError, match="'twice'"):
+        path_scaling(keras.Model(a, L.Dense(1)(twice(twice(b)))))
     line = keras.Model(a, L.Dense(1, name="head")(b))
     assert len(path_scaling(line)) == 4
     with pytest.raises(ValueError, match="one of the hidden layers 'once'"):

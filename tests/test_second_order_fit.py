@@ -234,6 +234,34 @@ def test_a_trial_that_is_not_finite_is_shortened_and_not_remembered(double, with
             assert np.isfinite(state[part]).all()
 
 
+@pytest.mark.parametrize("broken", [np.nan, np.inf])
+def test_a_known_loss_that_is_not_finite_is_no_step_though_its_gradient_is(double, broken):
+    def half(w):
+        return (w - 3) @ (w - 3) if w[0] < 1 else broken, 2 * (w - 3)
+
+    seen = descend(half, [0.5], LBFGSRule(3), Limits(0.9, tolerance=1e-7), budget=60)
+    assert any(at[0] >= 1 for at, *_ in seen)
+    assert all(state["point"][0] < 1 for *_, state in seen)
+
+
+def test_weights_set_from_outside_begin_a_new_search():
+    """A stall, or a start that is not finite, says nothing about other weights."""
+    variable, optimizer = keras.Variable([1.0, 2.0]), LBFGS(max_trials=3)
+    optimizer.apply([ops.array([np.nan, 1.0])], [variable])
+    variable.assign([3.0, 4.0])
+    optimizer.apply([ops.ones(2)], [variable])
+    assert optimizer.status.state == "running"
+    for _ in range(12):  # the slope goes up wherever the search looks
+        here = (ops.convert_to_numpy(variable) == [3, 4]).all()
+        optimizer.apply([ops.ones(2) if here else -ops.ones(2)], [variable])
+    assert optimizer.status.state == "stalled" and "unequal" not in optimizer.status.why
+    variable.assign([5.0, 6.0])
+    for _ in range(10):
+        optimizer.apply([2 * ops.convert_to_tensor(variable)], [variable])
+        assert optimizer.status.state != "stalled"
+    assert optimizer.status.state == "converged"
+
+
 def test_from_a_start_that_is_not_finite_nothing_moves():
     variable, optimizer = keras.Variable([1.0, 2.0]), LBFGS()
     optimizer.apply([ops.array([np.nan, 1.0])], [variable])
@@ -376,9 +404,10 @@ def test_a_model_in_float64_sees_further(make):
     np.testing.assert_allclose(model.get_weights()[0], least(), atol=1e-9)
 
 
-def test_the_loss_is_seen_in_fit():
-    model = linear(LBFGS(gradient_accumulation_steps=4))
-    model.fit(X, Y, batch_size=5, shuffle=False, verbose=0, epochs=1)
+@pytest.mark.parametrize("batches", [1, 4])
+def test_the_loss_is_seen_in_fit(batches):
+    model = linear(LBFGS(gradient_accumulation_steps=batches if batches > 1 else None))
+    model.fit(X, Y, batch_size=len(X) // batches, shuffle=False, verbose=0, epochs=1)
     numbers = ops.convert_to_numpy(model.optimizer._part("numbers"))
     start = np.full((3, 1), 0.2)
     assert numbers[0] == pytest.approx(((X @ start - Y) ** 2).mean(), rel=1e-5)
@@ -464,6 +493,97 @@ def test_several_different_batches_an_epoch_are_refused_before_training():
     with pytest.raises(ValueError, match="FullBatch"):
         fitted(model, X, Y, batch_size=5, callbacks=[SwapAcceptedWeights()])
     np.testing.assert_array_equal(model.get_weights()[0], before)
+
+
+def test_inside_a_loss_scale_optimizer_it_is_refused_also_after_an_error():
+    variable, optimizer = keras.Variable([1.0]), LBFGS()
+    optimizer.build([variable])
+    with pytest.raises(ValueError):
+        optimizer.apply([ops.ones(1)], [keras.Variable([2.0])])
+    with pytest.raises(ValueError, match="cannot go inside LossScaleOptimizer"):
+        keras.optimizers.LossScaleOptimizer(optimizer)
+
+
+class Slope(keras.layers.Layer):
+    """The derivative of a Dense layer's output by its input, as physics-informed losses take it."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = keras.layers.Dense(1, use_bias=False)
+
+    def build(self, input_shape):
+        self.inner.build(input_shape)
+
+    def call(self, x):
+        if BACKEND == "tensorflow":
+            import tensorflow as tf
+
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                u = self.inner(x)
+            return tape.gradient(u, x)
+        if BACKEND == "jax":
+            import jax
+
+            return jax.vmap(jax.grad(lambda row: self.inner(row[None])[0, 0]))(x)
+        import torch
+
+        with torch.enable_grad():
+            x = x.detach().requires_grad_(True)
+            return torch.autograd.grad(self.inner(x).sum(), x, create_graph=True)[0]
+
+
+def test_a_loss_with_inner_derivatives():
+    model = keras.Sequential([keras.Input((2,)), Slope()])
+    model.compile(LBFGS(), "mse")
+    model.fit(
+        np.ones((6, 2)), np.tile([3.0, -1.0], (6, 1)), batch_size=6, epochs=20, verbose=0,
+        callbacks=[SwapAcceptedWeights()],
+    )  # fmt: skip
+    assert model.optimizer.status.state == "converged"
+    np.testing.assert_allclose(values(model.weights)[0], [[3], [-1]], atol=1e-4)
+
+
+class Stepping(keras.Model):
+    """A `train_step` of one's own, which hands over no loss."""
+
+    def train_step(self, *given):
+        if BACKEND == "jax":
+            import jax
+
+            state, (x, y) = given
+            own, rest, slots, metrics = state
+
+            def loss(own):
+                return ops.mean((self.stateless_call(own, rest, x)[0] - y) ** 2)
+
+            value, slopes = jax.value_and_grad(loss)(own)
+            own, slots = self.optimizer.stateless_apply(slots, slopes, own)
+            return {"loss": value}, (own, rest, slots, metrics)
+        ((x, y),) = given
+        if BACKEND == "tensorflow":
+            import tensorflow as tf
+
+            with tf.GradientTape() as tape:
+                value = ops.mean((self(x) - y) ** 2)
+            slopes = tape.gradient(value, self.trainable_weights)
+        else:
+            self.zero_grad()
+            value = ops.mean((self(x) - y) ** 2)
+            value.backward()
+            slopes = [weight.value.grad for weight in self.trainable_weights]
+        self.optimizer.apply(slopes, self.trainable_weights)
+        return {"loss": value}
+
+
+@BOTH
+def test_a_train_step_of_ones_own(make):
+    inputs = keras.Input((3,))
+    model = Stepping(inputs, keras.layers.Dense(1, use_bias=False)(inputs))
+    model.compile(make())
+    model.fit(X, Y, batch_size=len(X), epochs=30, verbose=0, callbacks=[SwapAcceptedWeights()])
+    assert model.optimizer.status.state == "converged"
+    np.testing.assert_allclose(values(model.weights)[0], least(), atol=1e-3)
 
 
 def test_mixed_float16_is_refused():

@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from kerasrecipes._model.graph import has_graph, read_graph
+
 _CONVOLUTIONS = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
 _POOLS = (
     keras.layers.AveragePooling1D,
@@ -84,16 +86,19 @@ def run(links, weights, batch=1):
 def _in_line(model):
     if not isinstance(model, keras.Model) or not model.built:
         raise ValueError("`model` must be a built keras.Model: call `model.build(shape)` first.")
-    layers = [x for x in getattr(model, "layers", []) if not isinstance(x, keras.layers.InputLayer)]
-    if not isinstance(model, keras.Sequential):
-        try:
-            before = [*model.inputs, *(layer.output for layer in layers)]
-            broken = [x for x, b in zip(layers, before, strict=False) if x.input is not b]
-        except (AttributeError, ValueError):
-            broken = layers[:1]
-        if broken or len(model.inputs) != 1:
-            _refuse(broken[0] if broken else model, "the model is not one chain of layers")
-    return layers
+    if isinstance(model, keras.Sequential):
+        return [x for x in model.layers if not isinstance(x, keras.layers.InputLayer)]
+    if not has_graph(model) or len(model.inputs) != 1:
+        _refuse(model, "the model is not one chain of layers")
+    graph = read_graph(model)
+    reached = graph.calls[0].inputs if graph.calls else []
+    for call in graph.calls:
+        if graph.of(call.layer) != [call]:
+            _refuse(call.layer, "it is called several times")
+        if call.inputs != reached or len(reached) != 1:
+            _refuse(call.layer, "the model is not one chain of layers")
+        reached = call.outputs
+    return [call.layer for call in graph.calls]
 
 
 def _start(model):

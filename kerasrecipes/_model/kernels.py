@@ -39,7 +39,8 @@ def unit_groups(layer):
 
 def inner_kernel_layer(layer):
     """The layer that holds the kernel: that inside of a WeightNormalization, else `layer`."""
-    return layer.layer if hasattr(layer, "g") and hasattr(layer, "v") else layer
+    normalized = isinstance(layer, keras.layers.Wrapper) and hasattr(layer, "g")
+    return layer.layer if normalized else layer
 
 
 def einsum_parts(layer):

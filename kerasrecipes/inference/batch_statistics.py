@@ -52,9 +52,9 @@ def reestimate_batch_normalization(model, x, batch_size=256):
 
     Raises:
         TypeError: if `model` is no Keras model.
-        ValueError: if it is unbuilt or has no batch normalization, if `x` is empty or has NaN,
-            or if a layer sees a single value per channel, as it may where the examples are all
-            alike. The statistics are then as before.
+        ValueError: if it is unbuilt or has no batch normalization, if `x` is empty, has NaN, one
+            example or none that differ, or if a layer sees fewer than two values of a channel,
+            or one that is not finite. The statistics are then as before.
 
     Reference:
         Ioffe and Szegedy, 2015, Algorithm 2, https://arxiv.org/abs/1502.03167
@@ -64,7 +64,10 @@ def reestimate_batch_normalization(model, x, batch_size=256):
     x = as_arrays("x", x)
     count = check_lengths(x=x)
     if all((leaf == leaf[:1]).all() for leaf in keras.tree.flatten(x)):
-        x, count = take(x, slice(0, 1)), 1  # examples that are all alike are one
+        raise ValueError(
+            f"`x` must have examples that differ, for statistics over them. Received: {count} "
+            "example(s), all alike"
+        )
     layers = [one for one in sublayers(model) if is_batch_normalization(one)]
     if not layers:
         raise ValueError(f"`model` {model.name!r} has no BatchNormalization to re-estimate.")
@@ -73,7 +76,7 @@ def reestimate_batch_normalization(model, x, batch_size=256):
         model(as_tensors(take(x, slice(0, 1))), training=False)
     with restored(model, always=False):
         for layer in order.values():
-            _measure(layer, model, x, slices(count, batch_size), single=count == 1)
+            _measure(layer, model, x, slices(count, batch_size))
 
 
 def is_batch_normalization(layer):
@@ -82,39 +85,37 @@ def is_batch_normalization(layer):
 
 
 def merge_moments(first, second):
-    """The (count, mean, variance) of two groups of examples together; arrays of one shape."""
+    """The (count, mean, variance) of two groups of examples together; counts may be arrays."""
     (n, mean, variance), (m, other_mean, other_variance) = first, second
     total, shift = n + m, other_mean - mean
-    merged = (n * variance + m * other_variance) / total + n * m * (shift / total) ** 2
-    return total, mean + shift * m / total, merged
+    parts = np.maximum(total, 1)
+    merged = (n * variance + m * other_variance) / parts + n * m * (shift / parts) ** 2
+    return total, mean + shift * m / parts, merged
 
 
-def _measure(layer, model, x, parts, single):
+def _measure(layer, model, x, parts):
     moments = []
 
     def add(_, inputs, mask):
         values = np.asarray(ops.convert_to_numpy(inputs), "float64")
+        seen = True if mask is None else np.asarray(ops.convert_to_numpy(mask), bool)[..., None]
+        # Where the axis is that of time, its channels are masked unequally often.
+        seen = np.moveaxis(np.broadcast_to(seen, values.shape), layer.axis, -1)
         values = np.moveaxis(values, layer.axis, -1)
-        if mask is None:
-            values = values.reshape(-1, values.shape[-1])
-        else:
-            values = values[np.asarray(ops.convert_to_numpy(mask), bool)]
-        if len(values):
-            moments.append((len(values), values.mean(axis=0), values.var(axis=0)))
+        seen, values = (a.reshape(-1, a.shape[-1]) for a in (seen, values))
+        count = seen.sum(axis=0)
+        mean = np.where(seen, values, 0).sum(axis=0) / np.maximum(count, 1)
+        squares = np.where(seen, (values - mean) ** 2, 0).sum(axis=0)
+        moments.append((count, mean, squares / np.maximum(count, 1)))
 
     with watched([layer], add):
         for part in parts:
             model(as_tensors(take(x, part)), training=False)
-    total, mean, variance = 0, np.zeros(1), np.zeros(1)
-    if moments:
-        total, mean, variance = functools.reduce(merge_moments, moments)
-    finite = np.isfinite(mean).all() and np.isfinite(variance).all()
-    # Of one example, within float32's rounding; over several a dead network may be measured.
-    constant = single and (variance <= (1e-6 * np.abs(mean)) ** 2).all()
-    if total < 2 or not finite or constant:
+    total, mean, variance = functools.reduce(merge_moments, moments)
+    if total.min() < 2 or not (np.isfinite(mean).all() and np.isfinite(variance).all()):
         raise ValueError(
-            f"Layer {layer.name!r} has no statistics: it saw {total} value(s) per channel, and "
-            "they must be finite and not all alike. Give more, or more varied, examples."
+            f"Layer {layer.name!r} has no statistics: it saw {total.min()} value(s) of a channel, "
+            "and needs two, all finite. Give more, or other, examples."
         )
     layer.moving_mean.assign(mean)
     layer.moving_variance.assign(variance)

@@ -140,6 +140,7 @@ class Damping:
         return merit, point, damping, better(merit, point)
 
     def _search(self, trial, better, old, found):
+        begin = self.value
         for _ in range(_TRIES):
             used = self.value
             merit, step, point = trial(used)
@@ -147,6 +148,7 @@ class Damping:
                 self.value *= self._change(merit - old, step, found)
                 return merit, point, used, True
             self.value *= 4
+        self.value = begin
         return merit, point, used, False
 
     def _change(self, gained, step, found):

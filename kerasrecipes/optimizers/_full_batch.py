@@ -163,18 +163,21 @@ class FullBatchOptimizer(TrialPoints, keras.optimizers.Optimizer):
             if not self.built:
                 self.build(list(trainable_variables))
             held = ops.convert_to_tensor(self._loss_sum)
-            loss = held * float("nan") if loss is None else held + ops.cast(loss, held.dtype)
-            self._loss_sum.assign(loss)
-            loss = None
+            # NaN is the sum of losses of which one is unknown.
+            known = held * float("nan") if loss is None else held + ops.cast(loss, held.dtype)
+            self._loss_sum.assign(known)
         self._now = lambda: loss
-        super().apply(grads, trainable_variables)
-        self._now = None
+        try:
+            super().apply(grads, trainable_variables)
+        finally:
+            self._now = None
 
     def _backend_update_step(self, grads, trainable_variables, learning_rate):
         # The one place that sees all gradients together, after accumulation.
         value = self._now()
         if self.gradient_accumulation_steps:
-            value = ops.convert_to_tensor(self._loss_sum) / self.gradient_accumulation_steps
+            if value is not None:
+                value = ops.convert_to_tensor(self._loss_sum) / self.gradient_accumulation_steps
             self._loss_sum.assign(ops.zeros((), self._loss_sum.dtype))
         held = self._flat(self._trainable_variables)
         given = {

@@ -113,11 +113,13 @@ def advance(state, trial, value, gradient, rate, rule, limits):
     """
     n = dict(zip(NUMBERS, ops.unstack(state["numbers"]), strict=True))
     k = dict(zip(COUNTS, ops.unstack(state["counts"]), strict=True))
-    value = n["value"] * float("nan") if value is None else ops.cast(value, gradient.dtype)
     slope, square = dot(gradient, state["direction"]), dot(gradient, gradient)
-    # NaN stands for an unknown value, so a value that is NaN shows in its gradient alone.
-    finite = ops.isfinite(square) & ~ops.isinf(value)
-
+    finite = ops.isfinite(square)
+    if value is None:
+        value = n["value"] * float("nan")
+    else:
+        value = ops.cast(value, gradient.dtype)
+        finite &= ops.isfinite(value)
     fresh = state["stage"] == 0
     bound = n["value"] + limits.decrease * n["length"] * n["slope"] + NOISE * abs(n["value"])
     too_high = (value > bound) | ~finite
@@ -140,15 +142,17 @@ def advance(state, trial, value, gradient, rate, rule, limits):
 
 def _arrived(state, n, k, trial, value, seen, accept, rate, rule, limits):
     """The trial is the accepted point; the next search begins there."""
-    gradient, fresh = seen.gradient, ~accept
+    gradient = seen.gradient
     largest = ops.max(abs(gradient))
 
+    # Weights that were set from outside begin anew; only where they stay can batches differ.
+    elsewhere = accept | (ops.max(abs(seen.step)) > 0)
     other_batch = dot(seen.change, seen.change) > 1e-6 * n["square"]
-    unequal = fresh & (k["failures"] > 0) & other_batch
-    halted = fresh & (k["status"] == STALLED) & ~other_batch
+    unequal = ~elsewhere & (k["failures"] > 0) & other_batch
+    halted = ~elsewhere & (k["status"] == STALLED) & ~other_batch
     done = largest <= limits.tolerance
     ended = done | halted
-    status = ops.where(accept | (~halted & (k["status"] != UNEQUAL)), RUNNING, k["status"])
+    status = ops.where(elsewhere | (~halted & (k["status"] != UNEQUAL)), RUNNING, k["status"])
     status = ops.where(done, CONVERGED, ops.where(unequal, UNEQUAL, status))
 
     direction, first = rule.turn(state, seen, accept)
@@ -174,7 +178,7 @@ def _arrived(state, n, k, trial, value, seen, accept, rate, rule, limits):
         "status": status,
         "trials": ops.ones_like(status),
         "accepted": k["accepted"] + ops.cast(accept, "int32"),
-        "failures": ops.where(accept, 0, k["failures"]),
+        "failures": ops.where(elsewhere, 0, k["failures"]),
     }
     moved = {"point": trial, "gradient": gradient, "direction": direction}
     trial = ops.where(ended, trial, trial + length * direction)

@@ -42,6 +42,12 @@ Technical details
     writes one row of it: see `LBFGSRule`. Weights are float32 or float64, all alike, and without
     constraints.
 
+    In `fit`, an evaluation of a small model takes STEPS steps of SGD; with 1 M weights and
+    `memory_size=10` LARGE of them with 10,000 examples, MIDDLE with 2,000 and SMALL with 256.
+    Evaluations to the same loss are within EVALS of the best of SciPy, optax, jaxopt,
+    optimistix, torch and TensorFlow Probability (benchmarks/second_order.py, geometric means of
+    5 starts, medians of 9 rounds, CPU, Keras 3.15.1 on the three backends; docs/evidence.md).
+
 Attribution
     Nocedal, Updating Quasi-Newton Matrices with Limited Storage, 1980; Liu and Nocedal, On the
     Limited Memory BFGS Method for Large Scale Optimization, 1989,

@@ -20,7 +20,11 @@ When not to use
     On more data than one evaluation can afford: stochastic gradients are at the optimum of a
     large problem before a full batch has made ten steps. To regularize by stopping early: it
     runs to the minimum of the training loss. For metrics, callbacks or validation in between:
-    compile with LBFGS or NonlinearCG and call `fit`, or take NewtonSteps.
+    compile with LBFGS or NonlinearCG and call `fit`, or take NewtonSteps. On PyTorch for small
+    models where each second counts: `torch.optim.LBFGS` on a plain function of tensors is TORCH
+    times as fast, since Keras's calls take most of the time there; on the other backends, and
+    with larger models on PyTorch, it is as fast as the fastest peer or faster but for softmax
+    regression on JAX, JAXSOFT of jaxopt's time (benchmarks/second_order.py, docs/evidence.md).
 
 Technical details
     "lbfgs" and "nonlinear_cg" are the machine of LBFGS and NonlinearCG in one loop, compiled on
@@ -71,7 +75,7 @@ def minimize(
     y=None,
     method="lbfgs",
     steps=200,
-    tolerance=1e-5,
+    tolerance=None,
     sample_weight=None,
     batch_size=None,
     training=False,
@@ -87,7 +91,8 @@ def minimize(
             step such as `Newton(damping=1.0)`: a function of an objective and a vector that
             returns the next vector and a report; or an LBFGS or NonlinearCG.
         steps: number of accepted steps, at most.
-        tolerance: it ends where no entry of the gradient is larger.
+        tolerance: it ends where no entry of the gradient is larger; None stands for 1e-5, or for
+            the tolerance of a given LBFGS or NonlinearCG.
         sample_weight: weights of the examples, as for `fit`.
         batch_size: examples per evaluation of the model; None takes all at once.
         training: whether layers run in training mode.
@@ -108,8 +113,9 @@ def minimize(
             gradient is not finite at the start.
     """
     integer("steps", steps, 1)
-    number("tolerance", tolerance, 0)
     made = _made(method, settings)
+    tolerance = getattr(made, "tolerance", 1e-5) if tolerance is None else tolerance
+    number("tolerance", tolerance, 0)
     if not isinstance(model, Objective):
         objective = Objective(model, x, y, sample_weight, batch_size, training)
     elif x is not None or y is not None:
@@ -153,6 +159,7 @@ def _made(method, settings):
 
 def _stepwise(step, objective, w, steps, tolerance):
     counted, rows, status = _Counted(objective), [], "running"
+    _check_start(*counted.value_and_gradient(w))
     largest = np.abs(counted.value_and_gradient(w)[1]).max()
     while largest > tolerance and len(rows) < steps:
         w, report = step(counted, w)
@@ -189,8 +196,8 @@ def _searching(search, objective, w, steps, tolerance):
     limits = Limits(search.curvature, search.sufficient_decrease, tolerance, search.max_trials)
 
     def begin(w):
-        rows, used = ops.zeros((steps + 1, 3), w.dtype), ops.zeros((), "int32")
-        return {"search": start(w, rule), "trial": w, "used": used, "rows": rows}
+        rows, none = ops.zeros((steps + 1, 3), w.dtype), ops.zeros((), "int32")
+        return {"search": start(w, rule), "trial": w, "used": none, "spent": none, "rows": rows}
 
     def going_on(state):
         counts = state["search"]["counts"]
@@ -203,11 +210,14 @@ def _searching(search, objective, w, steps, tolerance):
             state["search"], state["trial"], value, gradient, rate, rule, limits
         )
         used = state["used"] + 1
+        accepted, before = (
+            s["counts"][COUNTS.index("accepted")] for s in (search, state["search"])
+        )
+        spent = ops.where(accepted > before, used, state["spent"])
         numbers = dict(zip(NUMBERS, ops.unstack(search["numbers"]), strict=True))
-        row = [numbers["value"], numbers["largest"], ops.cast(used, gradient.dtype)]
-        at = [search["counts"][COUNTS.index("accepted")], 0]
-        rows = ops.slice_update(state["rows"], at, ops.stack(row)[None])
-        return {"search": search, "trial": trial, "used": used, "rows": rows}
+        row = [numbers["value"], numbers["largest"], ops.cast(spent, gradient.dtype)]
+        rows = ops.slice_update(state["rows"], [accepted, 0], ops.stack(row)[None])
+        return {"search": search, "trial": trial, "used": used, "spent": spent, "rows": rows}
 
     run = objective.loop(("minimize", rule, limits, rate, steps), begin, going_on, body)
     last = run(ops.convert_to_tensor(w))
@@ -215,14 +225,13 @@ def _searching(search, objective, w, steps, tolerance):
     code, accepted = counts[COUNTS.index("status")], int(counts[COUNTS.index("accepted")])
     rows = ops.convert_to_numpy(last["rows"])[: accepted + 1].tolist()
     if not np.isfinite(rows[0][:2]).all() or (not accepted and code not in (RUNNING, CONVERGED)):
-        _check_start(objective, w)
+        _check_start(*objective.value_and_gradient(w))
     status = {RUNNING: "running", CONVERGED: "converged"}.get(int(code), "stalled")
     point = ops.convert_to_numpy(last["search"]["point"])
     return point, [(a, b, int(c)) for a, b, c in rows[1:]], status
 
 
-def _check_start(objective, w):
-    value, gradient = objective.value_and_gradient(w)
+def _check_start(value, gradient):
     if not (np.isfinite(value) and np.isfinite(gradient).all()):
         raise ValueError(
             f"At the model's weights the loss is {value} and its gradient has "

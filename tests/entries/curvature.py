@@ -342,7 +342,9 @@ FAULTS = [
         ("objective.set_vector(w)", "pass"),
         ("(np.isfinite(value) and np.isfinite(gradient).all())", "True"),
         ('COUNTS.index("accepted")] < steps', 'COUNTS.index("accepted")] < steps - 1'),
-        ('search["counts"][COUNTS.index("accepted")], 0]', "used - 1, 0]"),
+        ("[accepted, 0]", "[used - 1, 0]"),
+        ("ops.where(accepted > before, used, ", "ops.where(used > 0, used, "),
+        ('getattr(made, "tolerance", 1e-5)', "1e-5"),
     ),
     *faults(
         "callbacks.NewtonSteps",

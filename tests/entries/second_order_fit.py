@@ -174,7 +174,9 @@ FAULTS = [
         _HERE,
         ("too_high = (value > bound) | ~finite", "too_high = ~finite"),
         ("flat = abs(slope) <= limits.curvature", "flat = abs(slope) <= 2 * limits.curvature"),
-        ('unequal = fresh & (k["failures"] > 0) & other_batch', "unequal = fresh & ~fresh"),
+        ('unequal = ~elsewhere & (k["failures"] > 0) & other_batch', "unequal = accept & ~accept"),
+        ("elsewhere = accept | (ops.max(abs(seen.step)) > 0)", "elsewhere = accept"),
+        ("finite &= ops.isfinite(value)", "pass"),
         ("finite & (fresh | accept),", "fresh | accept,"),
     ),
     *faults(
