@@ -20,11 +20,10 @@ When not to use
     On more data than one evaluation can afford: stochastic gradients are at the optimum of a
     large problem before a full batch has made ten steps. To regularize by stopping early: it
     runs to the minimum of the training loss. For metrics, callbacks or validation in between:
-    compile with LBFGS or NonlinearCG and call `fit`, or take NewtonSteps. On PyTorch for small
-    models where each second counts: `torch.optim.LBFGS` on a plain function of tensors is TORCH
-    times as fast, since Keras's calls take most of the time there; on the other backends, and
-    with larger models on PyTorch, it is as fast as the fastest peer or faster but for softmax
-    regression on JAX, JAXSOFT of jaxopt's time (benchmarks/second_order.py, docs/evidence.md).
+    compile with LBFGS or NonlinearCG and call `fit`, or take NewtonSteps. For small models on
+    PyTorch, where each second counts: `torch.optim.LBFGS` on a plain function of tensors takes
+    two fifths of the time, since Keras's calls take most of it (benchmarks/second_order.py; the
+    comparison with other peers and backends is in docs/evidence.md).
 
 Technical details
     "lbfgs" and "nonlinear_cg" are the machine of LBFGS and NonlinearCG in one loop, compiled on
