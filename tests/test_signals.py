@@ -146,23 +146,25 @@ def test_table_and_plot_show_each_layer():
 WIDTH, DEPTH, SEEDS = 256, 30, 4
 
 
-def assert_squares_multiply(factor, kernel, slope=0.0):
-    """Thirty LeakyReLU layers of n units multiply E[h²] by `factor` each; returns the logarithms.
-
-    The factor's logarithm has variance v / n and mean -v / (2 n), where
-    v = 6 (1 + a⁴) / (1 + a²)² - 1 is the relative variance of one unit's square: 5 for ReLU.
-    """
-    logs = []
+def thirty(kernel, slope=0.0):
+    """Networks of LeakyReLU layers, one a seed, and what goes in."""
     for seed in range(SEEDS):
         keras.utils.set_random_seed(seed)
         # One instance shared by two layers would give both the same weights.
         kernels = [keras.initializers.get(kernel) for _ in range(DEPTH)]
         hidden = [L.Dense(WIDTH, L.LeakyReLU(slope), kernel_initializer=one) for one in kernels]
-        model = keras.Sequential([keras.Input((WIDTH,)), *hidden])
         x = np.random.default_rng(seed).normal(size=(100, WIDTH))
-        rows = signal_report(model, x).rows
-        squares = [row["mean"] ** 2 + row["variance"] for row in rows]
-        logs.append(np.log(squares[-1] / squares[0]))
+        yield keras.Sequential([keras.Input((WIDTH,)), *hidden]), x
+
+
+def assert_squares_multiply(factor, reports, slope=0.0):
+    """Layers of n units multiply E[h²] by `factor` each; returns the logarithms of all together.
+
+    The factor's logarithm has variance v / n and mean -v / (2 n), where
+    v = 6 (1 + a⁴) / (1 + a²)² - 1 is the relative variance of one unit's square: 5 for ReLU.
+    """
+    ends = [[row["mean"] ** 2 + row["variance"] for row in report.rows] for report in reports]
+    logs = [np.log(squares[-1] / squares[0]) for squares in ends]
     layers, v = DEPTH - 1, 6 * (1 + slope**4) / (1 + slope**2) ** 2 - 1
     expected = layers * (np.log(factor) - v / 2 / WIDTH)
     assert abs(np.mean(logs) - expected) < 4 * np.sqrt(v * layers / WIDTH / SEEDS)
@@ -173,7 +175,7 @@ def assert_squares_multiply(factor, kernel, slope=0.0):
 def test_thirty_relu_layers_keep_their_squares_with_he_and_lose_half_each_with_glorot(
     kernel, factor
 ):
-    logs = assert_squares_multiply(factor, kernel)
+    logs = assert_squares_multiply(factor, [signal_report(*one) for one in thirty(kernel)])
     if factor == 0.5:
         assert np.max(logs) < np.log(1e-6)
 
@@ -181,7 +183,8 @@ def test_thirty_relu_layers_keep_their_squares_with_he_and_lose_half_each_with_g
 def test_thirty_relu_layers_lose_their_squares_with_small_weights():
     """N(0, s²): each layer of n units multiplies by n s² / 2, here 0.0128."""
     small = {"class_name": "RandomNormal", "config": {"stddev": 0.01}}
-    logs = assert_squares_multiply(WIDTH * 0.01**2 / 2, small)
+    reports = [signal_report(*one) for one in thirty(small)]
+    logs = assert_squares_multiply(WIDTH * 0.01**2 / 2, reports)
     assert np.max(logs) < np.log(1e-50)
 
 
@@ -190,8 +193,9 @@ def test_thirty_leaky_relu_layers_keep_their_squares_with_he_of_their_slope(slop
     """Variance 2 / ((1 + a²) n) keeps them; He's own 2 / n multiplies by 1 + a² each."""
     scale = 2 / (1 + slope**2)
     scaled = {"class_name": "VarianceScaling", "config": {"scale": scale, "mode": "fan_in"}}
-    assert_squares_multiply(1.0, scaled, slope)
-    assert_squares_multiply(1 + slope**2, "he_normal", slope)
+    for factor, kernel in ((1.0, scaled), (1 + slope**2, "he_normal")):
+        reports = [signal_report(*one) for one in thirty(kernel, slope)]
+        assert_squares_multiply(factor, reports, slope)
 
 
 def test_a_constant_start_never_breaks_the_symmetry():
