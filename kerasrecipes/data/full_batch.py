@@ -1,4 +1,4 @@
-"""Many evaluations an epoch of all the data, which stays on the device.
+"""Many evaluations an epoch of all the data, made of tensors once.
 
 How to use
     >>> import keras, numpy as np
@@ -18,8 +18,9 @@ When not to use
     `gradient_accumulation_steps=batches` in the optimizer and `shuffle=False`.
 
 Technical details
-    Each of the `steps` batches of an epoch is the same one, made of tensors once. `validation_data`
-    works as ever. With `LBFGS` or `NonlinearCG` each batch is one evaluation of their searches.
+    Each of the `steps` batches of an epoch is the same one. On JAX and PyTorch it stays on the
+    device; on TensorFlow Keras passes each batch through tf.data, which copies it by way of the
+    host: `minimize` does not. `validation_data` works as ever. With `LBFGS` or `NonlinearCG` each batch is one evaluation of their searches.
 
 Attribution
     After the full-batch loops of numerical optimization.
