@@ -20,7 +20,8 @@ When not to use
 Technical details
     Each of the `steps` batches of an epoch is the same one. On JAX and PyTorch it stays on the
     device; on TensorFlow Keras passes each batch through tf.data, which copies it by way of the
-    host: `minimize` does not. `validation_data` works as ever. With `LBFGS` or `NonlinearCG` each batch is one evaluation of their searches.
+    host: `minimize` does not. `validation_data` works as ever. With `LBFGS` or `NonlinearCG` each
+    batch is one evaluation of their searches.
 
 Attribution
     After the full-batch loops of numerical optimization.

@@ -100,6 +100,9 @@ def _refused(make):
     lessons = [
         ({"weight_decay": 0.1}, ValueError, "does not take `weight_decay`"),
         ({"clipnorm": 1.0}, ValueError, "does not take `clipnorm`"),
+        ({"clipvalue": 1.0}, ValueError, "does not take `clipvalue`"),
+        ({"global_clipnorm": 1.0}, ValueError, "does not take `global_clipnorm`"),
+        ({"loss_scale_factor": 2.0}, ValueError, "does not take `loss_scale_factor`"),
         ({"use_ema": True}, ValueError, "does not take `use_ema`"),
         ({"learning_rate": lambda: 0.1}, TypeError, "schedule would only move"),
         ({"learning_rate": 0.0}, ValueError, "0 < learning_rate"),
