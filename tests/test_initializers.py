@@ -83,8 +83,8 @@ def test_ten_layers_are_standardized(kind, residual):
     report = initialize_from_data(model, x)
     assert len(report) == 10
     for z in pre_activations(model, x):
-        np.testing.assert_allclose(z.mean(axis=0), 0, atol=1e-4)
-        np.testing.assert_allclose(z.std(axis=0), 1, atol=1e-3)
+        np.testing.assert_allclose(z.mean(axis=0), 0, atol=1e-5)
+        np.testing.assert_allclose(z.std(axis=0), 1, atol=1e-4)
     for one, other in zip(head, model.layers[-1].get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
 
