@@ -47,8 +47,8 @@ Technical details
     Regularizers see the merged kernels and activations: their losses are not those of before.
     Time of `predict_on_batch`, folded over unfolded, MobileNetV2 at batch 1 and 32, ResNet50 at
     1 and 32 (benchmarks/inference.py, medians of 5 rounds, CPU, Keras 3.15.1): TensorFlow 2.21.0
-    0.52, 0.56, 0.89, 0.81; torch 2.13.0 0.81, 0.58, 0.94, 0.69; JAX 0.10.2 0.97, 1.05, 1.03, 0.87,
-    which its noise of a tenth and more does not tell from 1.
+    0.52, 0.56, 0.89, 0.81; torch 2.13.0 0.81, 0.58, 0.94, 0.69; JAX 0.10.2 (9 rounds) 0.99, 0.98,
+    1.03, 1.02, within its noise of 1: there XLA merges the two by itself.
 
 Attribution
     Ioffe and Szegedy, 2015, Section 3.1, https://arxiv.org/abs/1502.03167
