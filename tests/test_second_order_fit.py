@@ -536,10 +536,8 @@ class Slope(keras.layers.Layer):
 def test_a_loss_with_inner_derivatives():
     model = keras.Sequential([keras.Input((2,)), Slope()])
     model.compile(LBFGS(), "mse")
-    model.fit(
-        np.ones((6, 2)), np.tile([3.0, -1.0], (6, 1)), batch_size=6, epochs=20, verbose=0,
-        callbacks=[SwapAcceptedWeights()],
-    )  # fmt: skip
+    x, y = np.ones((6, 2)), np.tile([3.0, -1.0], (6, 1))
+    model.fit(x, y, batch_size=6, epochs=20, verbose=0, callbacks=[SwapAcceptedWeights()])
     assert model.optimizer.status.state == "converged"
     np.testing.assert_allclose(values(model.weights)[0], [[3], [-1]], atol=1e-4)
 

@@ -32,6 +32,13 @@ class Graph(NamedTuple):
     def readers(self, tensor):
         return [call for call in self.calls if tensor in call.inputs]
 
+    def head(self, tensor):
+        """The call that `tensor` comes from, past layers of one input without weights, or None."""
+        call = next((call for call in self.calls if tensor in call.outputs), None)
+        if call and len(call.inputs) == 1 and not getattr(call.layer, "weights", None):
+            return self.head(call.inputs[0])
+        return call
+
 
 def has_graph(model):
     """Whether calling `model` runs a graph of layers, and no method of a class of its own."""

@@ -104,9 +104,10 @@ def _measure(layer, model, x, parts):
         values = np.moveaxis(values, layer.axis, -1)
         seen, values = (a.reshape(-1, a.shape[-1]) for a in (seen, values))
         count = seen.sum(axis=0)
-        mean = np.where(seen, values, 0).sum(axis=0) / np.maximum(count, 1)
-        squares = np.where(seen, (values - mean) ** 2, 0).sum(axis=0)
-        moments.append((count, mean, squares / np.maximum(count, 1)))
+        parts = np.maximum(count, 1)
+        mean = values.sum(axis=0, where=seen) / parts
+        squares = np.square(values - mean).sum(axis=0, where=seen)
+        moments.append((count, mean, squares / parts))
 
     with watched([layer], add):
         for part in parts:

@@ -207,10 +207,7 @@ def _head(model):
     graph = read_graph(model) if has_graph(model) else None
     if graph is None or len(graph.outputs) != 1:
         return None
-    maker = {t: call for call in graph.calls for t in call.outputs}
-    call = maker.get(graph.outputs[0])
-    while call and len(call.inputs) == 1 and not getattr(call.layer, "weights", None):
-        call = maker.get(call.inputs[0])
+    call = graph.head(graph.outputs[0])
     if call and isinstance(call.layer, keras.Model):
         return _head(call.layer)
     return call.layer if call and _kernel_layers([call.layer]) == [call.layer] else None

@@ -143,13 +143,8 @@ def _makers(model, known):
     if not has_graph(model):
         return set()
     graph, found = read_graph(model), set()
-    maker = {tensor: call for call in graph.calls for tensor in call.outputs}
-    for tensor in graph.outputs:
-        call = maker.get(tensor)
-        while call and len(call.inputs) == 1 and not getattr(call.layer, "weights", None):
-            call = maker.get(call.inputs[0])
-        if call:
-            found |= {id(call.layer)} & known or _makers(call.layer, known)
+    for call in filter(None, map(graph.head, graph.outputs)):
+        found |= {id(call.layer)} & known or _makers(call.layer, known)
     return found
 
 

@@ -140,16 +140,12 @@ class Damping:
         return merit, point, damping, better(merit, point)
 
     def _search(self, trial, better, old, found):
-        begin = self.value
-        for _ in range(_TRIES):
-            used = self.value
-            merit, step, point = trial(used)
+        for damping in (self.value * 4.0**k for k in range(_TRIES)):
+            merit, step, point = trial(damping)
             if better(merit, point):
-                self.value *= self._change(merit - old, step, found)
-                return merit, point, used, True
-            self.value *= 4
-        self.value = begin
-        return merit, point, used, False
+                self.value = damping * self._change(merit - old, step, found)
+                return merit, point, damping, True
+        return merit, point, damping, False
 
     def _change(self, gained, step, found):
         """Marquardt's factor from the gain and from what the quadratic model promised."""

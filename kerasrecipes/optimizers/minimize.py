@@ -158,8 +158,9 @@ def _made(method, settings):
 
 def _stepwise(step, objective, w, steps, tolerance):
     counted, rows, status = _Counted(objective), [], "running"
-    _check_start(*counted.value_and_gradient(w))
-    largest = np.abs(counted.value_and_gradient(w)[1]).max()
+    value, gradient = counted.value_and_gradient(w)
+    _check_start(value, gradient)
+    largest = np.abs(gradient).max()
     while largest > tolerance and len(rows) < steps:
         w, report = step(counted, w)
         if not report["accepted"]:

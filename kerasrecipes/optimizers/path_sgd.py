@@ -90,8 +90,8 @@ def _scaling(links):
     sums = _backend.value_and_gradient(lambda flat: ops.sum(run(links, split(flat))))
 
     def scaling(weights):
-        squares = [ops.reshape(ops.square(ops.cast(w, "float32")), (-1,)) for w in weights]
-        return split(sums(ops.concatenate(squares))[1])
+        squares = _backend.flat([ops.square(ops.cast(w, "float32")) for w in weights])
+        return split(sums(squares)[1])
 
     return scaling
 

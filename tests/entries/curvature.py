@@ -313,7 +313,7 @@ FAULTS = [
     *faults(
         "optimizers.Newton",
         *_DAMPING,
-        ("self.value *= 4", "self.value *= 8"),
+        ("4.0**k", "8.0**k"),
         ("1.5 if ratio < 0.25 else 2 / 3 if", "1.5 if ratio < 0.25 else 0.5 if"),
         ("for _ in range(2):", "for _ in range(0):"),
         ("near and _norm(objective, point) <", "False and _norm(objective, point) <"),

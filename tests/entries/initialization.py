@@ -332,11 +332,6 @@ FAULTS = [
         ("if isinstance(one, _NORMALIZERS):", "if False:", REFUSES),
         ('if any("kernel" in w.name', 'if any("kernel" == w.name', REFUSES),
         (
-            "len(call.inputs) == 1 and",
-            "",
-            f"{STARTS}test_fixup_leaves_a_network_without_head_its_projection",
-        ),
-        (
             "if scale == 0 and core.bias is not None:",
             "if False:",
             f"{STARTS}test_fixup_scales_each_branch_as_the_paper_says",
@@ -380,6 +375,15 @@ FAULTS = [
             "& known or _makers(call.layer, known)",
             "& known",
             f"{STARTS}test_heads_inside_nested_models_are_left_alone",
+        ),
+    ),
+    *_faults(
+        "initializers.fixup",
+        "_model/graph.py",
+        (
+            "len(call.inputs) == 1 and",
+            "",
+            f"{STARTS}test_fixup_leaves_a_network_without_head_its_projection",
         ),
     ),
     *_faults(
