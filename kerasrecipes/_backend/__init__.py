@@ -2,9 +2,12 @@
 
 `compiled`, `value_and_gradient`, `hessian_vector_product`, `hessian_rows` and
 `gauss_newton_vector_product` turn a pure function of tensors into a compiled one, and `loop`
-compiles a loop over its evaluations. `flat` lays tensors end to end, `with_row` writes into a
-matrix. `sync(model)` makes the model's variables hold what training has reached, and
-`random_state()` is a context that leaves the backend's own global random state as it was.
+compiles a loop over its evaluations. `flat` lays tensors end to end and `parts` takes them
+apart, `with_row` writes into a matrix, `matvec` and `vecmat` multiply one with a vector, `unit` is
+a unit vector, and `passing` looks at a loss. What `numbers`, `dot` and `largest` return is for
+arithmetic, comparisons, the functions of `number`, and `cond`, until `packed` makes it a tensor.
+`sync(model)` makes the model's variables hold what training has reached, and `random_state()` is a
+context that leaves the backend's own global random state as it was.
 """
 
 import keras
@@ -22,12 +25,23 @@ else:
     )
 
 compiled = chosen.compiled
+cond = chosen.cond
+dot = chosen.dot
 flat = chosen.flat
 gauss_newton_vector_product = chosen.gauss_newton_vector_product
 hessian_rows = chosen.hessian_rows
 hessian_vector_product = chosen.hessian_vector_product
+largest = chosen.largest
 loop = chosen.loop
+matvec = chosen.matvec
+number = chosen.number
+numbers = chosen.numbers
+packed = chosen.packed
+parts = chosen.parts
+passing = chosen.passing
 random_state = chosen.random_state
 sync = chosen.sync
+unit = chosen.unit
 value_and_gradient = chosen.value_and_gradient
+vecmat = chosen.vecmat
 with_row = chosen.with_row

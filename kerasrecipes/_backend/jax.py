@@ -1,8 +1,23 @@
 """JAX's side of `_backend`."""
 
 import contextlib
+import functools
 
 import jax
+from keras import ops
+
+from kerasrecipes._backend import graph_numbers
+from kerasrecipes._backend.graph_numbers import (  # noqa: F401
+    cond,
+    dot,
+    largest,
+    matvec,
+    number,
+    numbers,
+    packed,
+    unit,
+    vecmat,
+)
 
 
 def compiled(function):
@@ -79,8 +94,32 @@ def flat(tensors):
     return whole
 
 
-def with_row(matrix, index, row):
-    """`matrix` with one row replaced, where possible in its memory: do not use it again."""
+def passing(loss):
+    """A loss, unchanged, and a function that returns its value outside of its gradient."""
+    seen = []
+
+    @jax.custom_vjp
+    def look(loss):
+        return loss
+
+    def forward(loss):
+        # This runs with the value of the trace outside, which holds no derivative.
+        seen.append(loss)
+        return loss, None
+
+    look.defvjp(forward, lambda _, upstream: (upstream,))
+    return look(loss), lambda: seen[-1] if seen else None
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def parts(vector, shapes):
+    """The tensors of these shapes that `flat` has laid into a vector."""
+    return graph_numbers.parts(vector, shapes)
+
+
+def with_row(matrix, index, row, when):
+    """`matrix` with one row replaced where `when`, if possible in its memory: drop the old one."""
+    row = ops.where(when, row, ops.take(matrix, index, axis=0))
     return jax.lax.dynamic_update_index_in_dim(matrix, row, index, 0)
 
 

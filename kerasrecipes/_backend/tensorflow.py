@@ -5,6 +5,19 @@ import contextlib
 import tensorflow as tf
 from keras import ops
 
+from kerasrecipes._backend.graph_numbers import (  # noqa: F401
+    cond,
+    dot,
+    largest,
+    matvec,
+    number,
+    numbers,
+    packed,
+    parts,
+    unit,
+    vecmat,
+)
+
 
 def compiled(function):
     """`function` of tensors, traced once per shape."""
@@ -131,8 +144,14 @@ def flat(tensors):
     return tf.concat([tf.reshape(tensor, (-1,)) for tensor in tensors], axis=0)
 
 
-def with_row(matrix, index, row):
-    """`matrix` with one row replaced, where possible in its memory: do not use it again."""
+def passing(loss):
+    """A loss, unchanged, and a function that returns its value outside of its gradient."""
+    return loss, lambda: tf.stop_gradient(loss)
+
+
+def with_row(matrix, index, row, when):
+    """`matrix` with one row replaced where `when`, if possible in its memory: drop the old one."""
+    row = ops.where(when, row, ops.take(matrix, index, axis=0))
     return ops.slice_update(matrix, [index, 0], row[None])
 
 

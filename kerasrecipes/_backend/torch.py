@@ -1,7 +1,10 @@
 """PyTorch's side of `_backend`."""
 
 import contextlib
+import math
+import types
 
+import numpy as np
 import torch
 
 
@@ -33,9 +36,12 @@ def loop(begin, going_on, body, function):
 
     `evaluate(w)` returns `function(w, *data)` and its gradient.
     """
-    evaluate = value_and_gradient(function)
+    evaluate, is_traced = value_and_gradient(function), False
 
     def run(w, *data):
+        nonlocal evaluate, is_traced
+        if not is_traced:
+            evaluate, is_traced = _traced(evaluate, w, data), True
         with torch.no_grad():
             state = begin(w)
             while going_on(state):
@@ -43,6 +49,27 @@ def loop(begin, going_on, body, function):
         return state
 
     return run
+
+
+def _traced(evaluate, w, data):
+    """The same, without Keras's calls, which for small models take longer than what they call.
+
+    It is `evaluate` itself where that cannot be traced, draws random numbers, or comes out
+    different by one bit away from where it was traced.
+    """
+    # Only here is the second that this import takes of use.
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    try:
+        graph = make_fx(evaluate)(w, *data)
+    except Exception:  # such as of a layer that looks at a value
+        return evaluate
+    for node in graph.graph.nodes:
+        if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
+            return evaluate
+    elsewhere = w + 1e-3
+    pairs = zip(evaluate(elsewhere, *data), graph(elsewhere, *data), strict=True)
+    return graph if all(torch.equal(a, b) for a, b in pairs) else evaluate
 
 
 def hessian_vector_product(function):
@@ -101,10 +128,75 @@ def flat(tensors):
     return torch.cat([tensor.reshape(-1) for tensor in tensors])
 
 
-def with_row(matrix, index, row):
-    """`matrix` with one row replaced, in its memory: do not use it again."""
-    matrix[index] = row
+def parts(vector, shapes):
+    """The tensors of these shapes that `flat` has laid into a vector."""
+    pieces = vector.split([math.prod(shape) for shape in shapes])
+    return [piece.reshape(shape) for piece, shape in zip(pieces, shapes, strict=True)]
+
+
+def passing(loss):
+    """A loss, unchanged, and a function that returns its value outside of its gradient."""
+    return loss, loss.detach
+
+
+def with_row(matrix, index, row, when):
+    """`matrix` with one row replaced where `when`, in its memory: do not use it again."""
+    if when:
+        matrix[index] = row
     return matrix
+
+
+# PyTorch runs one operation at a time, and each costs more than the number it is about: numbers
+# live on the host, as NumPy's float64.
+number = types.SimpleNamespace(
+    where=lambda condition, a, b: a if condition else b,
+    clip=lambda a, low, high: min(max(a, low), high),
+    isfinite=np.isfinite,
+    isinf=np.isinf,
+    sqrt=np.sqrt,
+    integer=int,
+)
+
+
+def numbers(tensor):
+    """What a tensor holds: a number for a scalar, a list of numbers for a vector."""
+    held = np.array(tensor.tolist())
+    return [*held] if held.ndim else held[()]
+
+
+def packed(values, like):
+    """Numbers as a tensor of the shape and dtype of `like`."""
+    return torch.tensor(values, dtype=like.dtype, device=like.device)
+
+
+def dot(a, b):
+    """The product of two vectors, a number."""
+    return numbers(torch.dot(a, b))
+
+
+def unit(index, like):
+    """The unit vector of the shape and dtype of `like` in the direction `index`."""
+    vector = torch.zeros_like(like)
+    vector[index] = 1
+    return vector
+
+
+def matvec(matrix, vector):
+    return matrix @ vector
+
+
+def vecmat(vector, matrix):
+    return vector @ matrix
+
+
+def largest(vector):
+    """The largest absolute entry, a number."""
+    return numbers(vector.abs().max())
+
+
+def cond(predicate, true, false):
+    """`true()` or `false()`: nests of tensors, by a number."""
+    return true() if predicate else false()
 
 
 def sync(model):

@@ -52,6 +52,8 @@ Attribution
     second-order gradient descent, 2002.
 """
 
+import math
+
 import keras
 import numpy as np
 from keras import ops
@@ -95,8 +97,9 @@ class Objective:
         self.batch_size = None if batch_size is None else integer("batch_size", batch_size, 1)
         self.model, self.training = model, bool(training)
         self._variables = model.trainable_variables
-        self._sizes = [int(np.prod(v.shape)) for v in self._variables]
+        self._shapes = tuple(v.shape for v in self._variables)
         self._dtype = self._variables[0].dtype
+        self._held = None, None  # the last batch as tensors: often it is the next one too
         self._prepare_metrics()
         self._value = _backend.compiled(self._loss)
         self._value_and_gradient = _backend.value_and_gradient(self._loss)
@@ -109,7 +112,7 @@ class Objective:
     @property
     def size(self):
         """Number of trainable weights: the length of every vector here."""
-        return sum(self._sizes)
+        return sum(math.prod(shape) for shape in self._shapes)
 
     def get_vector(self):
         """The model's trainable weights, flattened in the order of `trainable_variables`.
@@ -123,12 +126,12 @@ class Objective:
 
     def set_vector(self, w):
         """Writes a vector of shape `(size,)` into the model's trainable weights."""
-        w = ops.convert_to_numpy(self._checked(w))
-        if not np.isfinite(w).all():
+        w = self._checked(w)
+        if not np.isfinite(ops.convert_to_numpy(w)).all():
             raise ValueError("`w` has NaN or infinite entries: the model keeps its weights.")
         _backend.sync(self.model)
-        for variable, part in zip(self._variables, self._split(w), strict=True):
-            variable.assign(np.reshape(part, variable.shape))
+        for variable, part in zip(self._variables, _backend.parts(w, self._shapes), strict=True):
+            variable.assign(part)
 
     def value(self, w):
         """The loss at `w`, a vector of shape `(size,)`, as a Python float."""
@@ -252,10 +255,6 @@ class Objective:
             )
         return ops.convert_to_tensor(w, dtype=self._dtype)
 
-    def _split(self, w):
-        ends = np.cumsum(self._sizes)
-        return [w[end - size : end] for end, size in zip(ends, self._sizes, strict=True)]
-
     def _others(self):
         """Everything the model may read or write beside its trainable variables."""
         trained = {id(v) for v in self._variables}
@@ -264,8 +263,10 @@ class Objective:
 
     def _tensors(self, part):
         """What `_loss` takes after `w`: the other variables' values, x, y, sample weights."""
-        data = [take(d, part) for d in (self.x, self.y, self.sample_weight)]
-        return [ops.convert_to_tensor(v) for v in self._others()], *(as_tensors(d) for d in data)
+        if self._held[0] != part:
+            arrays = self.x, self.y, self.sample_weight
+            self._held = part, [as_tensors(take(d, part)) for d in arrays]
+        return [ops.convert_to_tensor(v) for v in self._others()], *self._held[1]
 
     def _batches(self):
         _backend.sync(self.model)
@@ -273,10 +274,8 @@ class Objective:
             yield (part.stop - part.start) / self._count, self._tensors(part)
 
     def _scope(self, w, others):
-        state = [
-            (variable, ops.reshape(part, variable.shape))
-            for variable, part in zip(self._variables, self._split(w), strict=True)
-        ]
+        parts = _backend.parts(w, self._shapes)
+        state = list(zip(self._variables, parts, strict=True))
         state += list(zip(self._others(), others, strict=True))
         return keras.StatelessScope(state, collect_losses=True)
 

@@ -10,8 +10,8 @@ from kerasrecipes import _backend
 from kerasrecipes._checks import integer, number
 from kerasrecipes.optimizers._line_search import (
     CONVERGED,
-    COUNTS,
     NOT_FINITE,
+    NUMBERS,
     RUNNING,
     STALLED,
     UNEQUAL,
@@ -108,9 +108,8 @@ class FullBatchOptimizer(TrialPoints, keras.optimizers.Optimizer):
             return
         self._check(variables)
         super().build(variables)
-        self._sizes = [math.prod(v.shape) for v in variables]
         dtype = variables[0].dtype
-        parts = shapes(sum(self._sizes), self.rule)
+        parts = shapes(sum(math.prod(v.shape) for v in variables), self.rule)
         self._parts = list(parts)
         self._state = [
             self.add_variable(shape, dtype=kind or dtype, name=part)
@@ -140,21 +139,9 @@ class FullBatchOptimizer(TrialPoints, keras.optimizers.Optimizer):
 
     def scale_loss(self, loss):
         """Looks at the loss as it passes: the line search refuses steps that go uphill."""
-        seen = {}
-
-        @ops.custom_gradient
-        def look(loss):
-            # On JAX this runs with the value of the outer trace, which `apply` may use.
-            seen["loss"] = ops.stop_gradient(loss)
-
-            def gradient(*inputs, upstream=None):
-                return inputs[0] if upstream is None else upstream
-
-            return loss * 1.0, gradient
-
         # A function hides the tensor from Keras, which tracks what attributes hold.
-        self._loss = lambda: seen.get("loss")
-        return look(loss)
+        loss, self._loss = _backend.passing(loss)
+        return loss
 
     def apply(self, grads, trainable_variables=None):
         seen, self._loss = self._loss, None
@@ -191,33 +178,28 @@ class FullBatchOptimizer(TrialPoints, keras.optimizers.Optimizer):
         state = {
             name: ops.convert_to_tensor(v) for name, v in zip(self._parts, self._state, strict=True)
         }
-        swapped = ops.convert_to_tensor(self.swapped)
-        state["stage"] = ops.where(swapped, 0, state["stage"])
-        rate = ops.cast(ops.convert_to_tensor(learning_rate), held.dtype)
+        swapped = _backend.numbers(ops.convert_to_tensor(self.swapped))
+        rate = _backend.numbers(ops.cast(ops.convert_to_tensor(learning_rate), held.dtype))
         limits = Limits(self.curvature, self.sufficient_decrease, self.tolerance, self.max_trials)
-        after, trial = advance(state, held, value, fed, rate, self.rule, limits)
+        after, trial = advance(state, held, value, fed, rate, self.rule, limits, swapped)
         for name, variable in zip(self._parts, self._state, strict=True):
             if after[name] is not state[name]:
                 variable.assign(after[name])
         self.swapped.assign(ops.zeros((), "bool"))
-        for variable, part in zip(self._trainable_variables, self._split(trial), strict=True):
+        parts = _backend.parts(trial, tuple(v.shape for v in self._trainable_variables))
+        for variable, part in zip(self._trainable_variables, parts, strict=True):
             if self._get_variable_index(variable) in given:
                 variable.assign(part)
 
     def _flat(self, tensors):
         return ops.stop_gradient(_backend.flat([ops.convert_to_tensor(t) for t in tensors]))
 
-    def _split(self, flat):
-        begin = 0
-        for variable, size in zip(self._trainable_variables, self._sizes, strict=True):
-            yield ops.reshape(flat[begin : begin + size], variable.shape)
-            begin += size
-
     def _exchange(self):
         point = self._part("point")
         held, kept = ops.copy(self._flat(self._trainable_variables)), tensor(point)
         point.assign(held)
-        for variable, part in zip(self._trainable_variables, self._split(kept), strict=True):
+        parts = _backend.parts(kept, tuple(v.shape for v in self._trainable_variables))
+        for variable, part in zip(self._trainable_variables, parts, strict=True):
             variable.assign(ops.copy(part))
 
     def finalize_variable_values(self, var_list):
@@ -228,7 +210,7 @@ class FullBatchOptimizer(TrialPoints, keras.optimizers.Optimizer):
         """How the search stands: a pair of "running", "converged" or "stalled", and why."""
         code = RUNNING
         if self.built:
-            code = int(ops.convert_to_numpy(self._part("counts"))[COUNTS.index("status")])
+            code = int(ops.convert_to_numpy(self._part("numbers"))[NUMBERS.index("status")])
         name = {RUNNING: "running", CONVERGED: "converged"}.get(code, "stalled")
         return Status(name, _WHY[code])
 
@@ -237,7 +219,7 @@ class FullBatchOptimizer(TrialPoints, keras.optimizers.Optimizer):
         """How many steps the line search has accepted so far."""
         if not self.built:
             return 0
-        return int(ops.convert_to_numpy(self._part("counts"))[COUNTS.index("accepted")])
+        return int(ops.convert_to_numpy(self._part("numbers"))[NUMBERS.index("accepted")])
 
     def get_config(self):
         return {

@@ -12,7 +12,7 @@ between two calls is a dictionary of tensors, so the same code runs as a Keras o
         state, trial = advance(state, trial, value, gradient, rate, rule, limits)
 
 `state["point"]` is the accepted point, `state["stage"]` is 0 while the trial is that point itself,
-`state["counts"]` and `state["numbers"]` hold what COUNTS and NUMBERS name.
+and `read` tells what `state["numbers"]` holds.
 
 The line search looks for a step t along d with the strong Wolfe conditions, for f(t) = f(w + t d):
 
@@ -30,13 +30,20 @@ chapter 3.
 """
 
 import dataclasses
+import math
 import typing
 
+import numpy as np
 from keras import ops
 
+from kerasrecipes._backend import cond, dot, largest, number, numbers, packed
+
 RUNNING, CONVERGED, STALLED, UNEQUAL, NOT_FINITE = range(5)
-COUNTS = ("status", "trials", "accepted", "failures")
 NUMBERS = (
+    "status",
+    "trials",  # of this search
+    "accepted",  # steps so far
+    "failures",  # searches that found nothing, since the last step
     "value",  # f(0) of this search, NaN where values are unknown
     "slope",  # f'(0)
     "length",  # of the trial under way
@@ -84,18 +91,19 @@ def shapes(size, rule):
         "point": ((size,), None),
         "gradient": ((size,), None),
         "direction": ((size,), None),
-        "numbers": ((len(NUMBERS),), None),
-        "counts": ((len(COUNTS),), "int32"),
+        "numbers": ((len(NUMBERS) + len(rule.numbers),), None),
         "stage": ((), "int32"),
         **rule.shapes(size),
     }
 
 
-def dot(a, b):
-    return ops.sum(a * b)
+def read(state, rule):
+    """The numbers by name, those of the rule among them, for arithmetic as of `_backend`."""
+    return dict(zip((*NUMBERS, *rule.numbers), numbers(state["numbers"]), strict=True))
 
 
-def advance(state, trial, value, gradient, rate, rule, limits):
+@np.errstate(all="ignore")
+def advance(state, trial, value, gradient, rate, rule, limits, fresh=False):
     """Takes one evaluation and says where the next one is due.
 
     Args:
@@ -103,121 +111,121 @@ def advance(state, trial, value, gradient, rate, rule, limits):
         trial: vector of shape `(n,)`, where the evaluation was made.
         value: the function there, a scalar, or None where it is unknown.
         gradient: the gradient there, of shape `(n,)`.
-        rate: factor on the first trial of each search, a scalar of the dtype of the vectors.
+        rate: factor on the first trial of each search, a scalar of the dtype of the vectors or a
+            float.
         rule: which direction comes next.
         limits: `Limits`.
+        fresh: whether the trial is the accepted point, whatever the stage is.
 
     Returns:
         The next state, and the next trial point of shape `(n,)`: the accepted point itself
         where the search has converged or stalled.
     """
-    n = dict(zip(NUMBERS, ops.unstack(state["numbers"]), strict=True))
-    k = dict(zip(COUNTS, ops.unstack(state["counts"]), strict=True))
+    n = read(state, rule)
     slope, square = dot(gradient, state["direction"]), dot(gradient, gradient)
-    finite = ops.isfinite(square)
+    finite = number.isfinite(square)
     if value is None:
-        value = n["value"] * float("nan")
+        value = n["value"] * math.nan
     else:
-        value = ops.cast(value, gradient.dtype)
-        finite &= ops.isfinite(value)
-    fresh = state["stage"] == 0
+        value = numbers(ops.cast(value, gradient.dtype))
+        finite &= number.isfinite(value)
+    fresh |= numbers(state["stage"]) == 0
     bound = n["value"] + limits.decrease * n["length"] * n["slope"] + NOISE * abs(n["value"])
     too_high = (value > bound) | ~finite
     flat = abs(slope) <= limits.curvature * abs(n["slope"])
-    given_up = k["trials"] > limits.max_trials
+    given_up = n["trials"] > limits.max_trials
     accept = ~fresh & (given_up | (flat & ~too_high))
     seen = Evaluation(
         *(trial - state["point"], gradient - state["gradient"], gradient, state["gradient"]),
         *(state["direction"], n["length"], n["slope"], slope, square, n["square"]),
     )
     # Outside of the branches: a matrix that one of them returns, XLA copies.
-    state = rule.remember(state, seen, accept)
-    moved, trial = ops.cond(
+    state, n = rule.remember(state, n, seen, accept)
+    moved, trial = cond(
         finite & (fresh | accept),
-        lambda: _arrived(state, n, k, trial, value, seen, accept, rate, rule, limits),
-        lambda: _missed(state, n, k, trial, value, seen, finite, given_up, too_high, rule, limits),
+        lambda: _arrived(state, n, trial, value, seen, accept, rate, rule, limits),
+        lambda: _missed(
+            state, n, trial, value, seen, finite, fresh, given_up, too_high, rule, limits
+        ),
     )
     return {**state, **moved}, trial
 
 
-def _arrived(state, n, k, trial, value, seen, accept, rate, rule, limits):
+def _arrived(state, n, trial, value, seen, accept, rate, rule, limits):
     """The trial is the accepted point; the next search begins there."""
     gradient = seen.gradient
-    largest = ops.max(abs(gradient))
+    steepest = largest(gradient)
 
     # Weights that were set from outside begin anew; only where they stay can batches differ.
-    elsewhere = accept | (ops.max(abs(seen.step)) > 0)
+    elsewhere = accept | (largest(seen.step) > 0)
     other_batch = dot(seen.change, seen.change) > 1e-6 * n["square"]
-    unequal = ~elsewhere & (k["failures"] > 0) & other_batch
-    halted = ~elsewhere & (k["status"] == STALLED) & ~other_batch
-    done = largest <= limits.tolerance
+    unequal = ~elsewhere & (n["failures"] > 0) & other_batch
+    halted = ~elsewhere & (n["status"] == STALLED) & ~other_batch
+    done = steepest <= limits.tolerance
     ended = done | halted
-    status = ops.where(elsewhere | (~halted & (k["status"] != UNEQUAL)), RUNNING, k["status"])
-    status = ops.where(done, CONVERGED, ops.where(unequal, UNEQUAL, status))
+    where = number.where
+    status = where(elsewhere | (~halted & (n["status"] != UNEQUAL)), RUNNING, n["status"])
+    status = where(done, CONVERGED, where(unequal, UNEQUAL, status))
 
-    direction, first = rule.turn(state, seen, accept)
+    direction, first = rule.turn(state, n, seen, accept)
     down = dot(gradient, direction)
     astray = ~(down < 0)
-    direction = ops.where(astray, -gradient, direction)
-    down = ops.where(astray, -seen.square, down)
-    length = rate * ops.where(astray, unscaled(seen.square), first)
-    none = ops.zeros_like(down)
-    numbers = {
+    direction = where(astray, -gradient, direction)
+    down = where(astray, -seen.square, down)
+    length = rate * where(astray, unscaled(seen.square), first)
+    memory, n = rule.forget(state, n, astray & ~ended)
+    n = {
+        **n,
+        "status": status,
+        "trials": 1.0,
+        "accepted": where(accept, n["accepted"] + 1, n["accepted"]),
+        "failures": where(elsewhere, 0.0, n["failures"]),
         "value": value,
         "slope": down,
         "length": length,
-        "low": none,
+        "low": 0.0,
         "low_slope": down,
         "low_value": value,
-        "high": none + float("inf"),
-        "high_slope": none + float("nan"),
-        "largest": largest,
+        "high": math.inf,
+        "high_slope": math.nan,
+        "largest": steepest,
         "square": seen.square,
     }
-    counts = {
-        "status": status,
-        "trials": ops.ones_like(status),
-        "accepted": k["accepted"] + ops.cast(accept, "int32"),
-        "failures": ops.where(elsewhere, 0, k["failures"]),
-    }
     moved = {"point": trial, "gradient": gradient, "direction": direction}
-    trial = ops.where(ended, trial, trial + length * direction)
-    memory = rule.forget(state, astray & ~ended)
-    return {**moved, **memory, **_packed(ended, numbers, counts)}, trial
+    trial = where(ended, trial, trial + length * direction)
+    return {**moved, **memory, **_packed(state, n, ended, rule)}, trial
 
 
-def _missed(state, n, k, trial, value, seen, finite, given_up, too_high, rule, limits):
+def _missed(state, n, trial, value, seen, finite, fresh, given_up, too_high, rule, limits):
     """The accepted point stays; the next trial is elsewhere on the line, or the search ends."""
-    slope, fresh = seen.slope, state["stage"] == 0
+    slope, where = seen.slope, number.where
     bracket = _narrowed(n, value, slope, slope >= 0, too_high)
-    failed = ~fresh & (k["trials"] >= limits.max_trials)
+    failed = ~fresh & (n["trials"] >= limits.max_trials)
     # A search that finds nothing ends at its lower end, where the slope still goes down.
-    length = ops.where(
-        failed, bracket["low"], _next_length(n, bracket, value, slope, too_high, finite, k)
-    )
+    length = where(failed, bracket["low"], _next_length(n, bracket, value, slope, too_high, finite))
     stuck = (failed & (bracket["low"] <= 0)) | (~finite & (fresh | given_up))
-    failures = k["failures"] + ops.cast(stuck, "int32")
-    stalled = stuck & (failures > 1) & (k["status"] != UNEQUAL)
-    status = ops.where(stalled, STALLED, k["status"])
-    status = ops.where(stuck & ~finite, NOT_FINITE, status)
-    counts = {**k, "status": status, "trials": k["trials"] + 1, "failures": failures}
+    failures = where(stuck, n["failures"] + 1, n["failures"])
+    stalled = stuck & (failures > 1) & (n["status"] != UNEQUAL)
+    status = where(stalled, STALLED, n["status"])
+    status = where(stuck & ~finite, NOT_FINITE, status)
+    memory, n = rule.forget(state, n, stuck)
+    counts = {"status": status, "trials": n["trials"] + 1, "failures": failures}
+    n = {**n, **counts, **bracket, "length": length}
     kept = {name: state[name] for name in ("gradient", "direction")}
-    kept["point"] = ops.where(fresh, trial, state["point"])
-    trial = ops.where(stuck, kept["point"], kept["point"] + length * state["direction"])
-    packed = _packed(stuck, {**n, **bracket, "length": length}, counts)
-    return {**kept, **rule.forget(state, stuck), **packed}, trial
+    kept["point"] = where(fresh, trial, state["point"])
+    trial = where(stuck, kept["point"], kept["point"] + length * state["direction"])
+    return {**kept, **memory, **_packed(state, n, stuck, rule)}, trial
 
 
-def _packed(ended, numbers, counts):
+def _packed(state, n, ended, rule):
     return {
-        "stage": ops.cast(~ended, "int32"),
-        "numbers": ops.stack([numbers[name] for name in NUMBERS]),
-        "counts": ops.stack([ops.cast(counts[name], "int32") for name in COUNTS]),
+        "stage": packed(number.where(ended, 0, 1), state["stage"]),
+        "numbers": packed([n[name] for name in (*NUMBERS, *rule.numbers)], state["numbers"]),
     }
 
 
 class Evaluation(typing.NamedTuple):
-    """What a rule may look at; vectors are of shape `(n,)`."""
+    """What a rule may look at: vectors of shape `(n,)`, and numbers as of `_backend.numbers`."""
 
     step: typing.Any  # from the accepted point before
     change: typing.Any  # of the gradient
@@ -233,29 +241,31 @@ class Evaluation(typing.NamedTuple):
 
 def unscaled(square):
     """Length of the first step along a gradient where nothing is known of the curvature."""
-    return ops.where(square > 1.0, ops.rsqrt(square), 1.0)
+    return number.where(square > 1.0, 1.0 / number.sqrt(square), 1.0)
 
 
 def _narrowed(n, value, slope, uphill, too_high):
+    where = number.where
     over = uphill | too_high
     ends = {"low": n["length"], "low_slope": slope, "low_value": value}
     return {
-        **{name: ops.where(over, n[name], new) for name, new in ends.items()},
-        "high": ops.where(over, n["length"], n["high"]),
-        "high_slope": ops.where(over, ops.where(too_high, float("nan"), slope), n["high_slope"]),
+        **{name: where(over, n[name], new) for name, new in ends.items()},
+        "high": where(over, n["length"], n["high"]),
+        "high_slope": where(over, where(too_high, math.nan, slope), n["high_slope"]),
     }
 
 
-def _next_length(n, bracket, value, slope, too_high, finite, k):
+def _next_length(n, bracket, value, slope, too_high, finite):
+    where, clip = number.where, number.clip
     low, down = bracket["low"], bracket["low_slope"]
     width = bracket["high"] - low
     secant = down / (down - bracket["high_slope"])
     parabola = -0.5 * down * width / (value - bracket["low_value"] - down * width)
-    share = ops.where(too_high, ops.where(finite, ops.clip(parabola, 0.1, 0.5), 0.1), secant)
-    halve = ~ops.isfinite(share) | (k["trials"] % 3 == 0)
-    inside = low + width * ops.where(halve, 0.5, ops.clip(share, 0.01, 0.99))
+    share = where(too_high, where(finite, clip(parabola, 0.1, 0.5), 0.1), secant)
+    halve = ~number.isfinite(share) | (n["trials"] % 3 == 0)
+    inside = low + width * where(halve, 0.5, clip(share, 0.01, 0.99))
 
     reach = n["length"] - n["low"]
     further = slope / (n["low_slope"] - slope)
-    further = ops.where(slope > n["low_slope"], ops.clip(further, 1.0, 9.0), 9.0)
-    return ops.where(ops.isinf(bracket["high"]), n["length"] + reach * further, inside)
+    further = where(slope > n["low_slope"], clip(further, 1.0, 9.0), 9.0)
+    return where(number.isinf(bracket["high"]), n["length"] + reach * further, inside)

@@ -61,10 +61,10 @@ import dataclasses
 import keras
 from keras import ops
 
-from kerasrecipes import _backend
+from kerasrecipes._backend import cond, dot, matvec, number, unit, vecmat, with_row
 from kerasrecipes._checks import integer
 from kerasrecipes.optimizers._full_batch import FullBatchOptimizer
-from kerasrecipes.optimizers._line_search import dot, unscaled
+from kerasrecipes.optimizers._line_search import unscaled
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,6 +84,8 @@ class LBFGSRule:
 
     memory_size: int = 10
 
+    numbers = ("scale", "pairs")  # scale is 0 while the memory is empty
+
     def shapes(self, size):
         m = self.memory_size
         return {
@@ -91,54 +93,51 @@ class LBFGSRule:
             "changes": ((m, size), None),
             "inverse": ((m, m), None),
             "curvatures": ((m,), None),
-            "scale": ((), None),  # 0 while the memory is empty
-            "pairs": ((), "int32"),
         }
 
-    def remember(self, state, seen, accepted):
-        """The state with an accepted pair in place of the oldest one, where it is of use."""
+    def remember(self, state, n, seen, accepted):
+        """State and numbers with an accepted pair in place of the oldest, where it is of use."""
         curvature, changed = dot(seen.step, seen.change), dot(seen.change, seen.change)
         lengths = dot(seen.step, seen.step) * changed
-        use = accepted & (curvature > 1e-10 * ops.sqrt(lengths))
-        slot = state["pairs"] % self.memory_size
-        steps = _with_row(state["steps"], slot, seen.step, use)
-        changes = _with_row(state["changes"], slot, seen.change, use)
-        small = {name: state[name] for name in ("inverse", "curvatures", "scale")}
-        grown = ops.cond(
+        use = accepted & (curvature > 1e-10 * number.sqrt(lengths))
+        slot = number.integer(n["pairs"] % self.memory_size)
+        steps = with_row(state["steps"], slot, seen.step, use)
+        changes = with_row(state["changes"], slot, seen.change, use)
+        small = {name: state[name] for name in ("inverse", "curvatures")}
+        small = cond(
             use,
-            lambda: _grown(small, steps, seen.change, slot, curvature, changed),
+            lambda: _grown(
+                **small, steps=steps, change=seen.change, slot=slot, curvature=curvature
+            ),
             lambda: small,
         )
-        pairs = state["pairs"] + ops.cast(use, "int32")
-        return {**state, **grown, "steps": steps, "changes": changes, "pairs": pairs}
+        scale = number.where(use, curvature / changed, n["scale"])
+        n = {**n, "scale": scale, "pairs": number.where(use, n["pairs"] + 1, n["pairs"])}
+        return {**state, **small, "steps": steps, "changes": changes}, n
 
-    def turn(self, state, seen, accepted):
+    def turn(self, state, n, seen, accepted):
         """The next direction, and the length of the first step along it."""
-        empty = state["scale"] == 0
-        direction = -two_loops(state, seen.gradient, ops.where(empty, 1.0, state["scale"]))
-        return direction, ops.where(empty, unscaled(seen.square), 1.0)
+        empty = n["scale"] == 0
+        direction = -two_loops(state, seen.gradient, number.where(empty, 1.0, n["scale"]))
+        return direction, number.where(empty, unscaled(seen.square), 1.0)
 
-    def forget(self, state, when):
-        """What changes where the memory is dropped."""
-        small = ("inverse", "curvatures", "scale")
-        return {name: ops.where(when, 0.0, state[name]) for name in small}
-
-
-def _with_row(matrix, slot, row, use):
-    return _backend.with_row(matrix, slot, ops.where(use, row, ops.take(matrix, slot, axis=0)))
+    def forget(self, state, n, when):
+        """What changes in the state, and the numbers, where the memory is dropped."""
+        inverse = state["inverse"]
+        inverse = cond(when, lambda: ops.zeros_like(inverse), lambda: inverse)
+        return {"inverse": inverse}, {**n, "scale": number.where(when, 0.0, n["scale"])}
 
 
-def _grown(small, steps, change, slot, curvature, changed):
+def _grown(inverse, curvatures, steps, change, slot, curvature):
     """The small parts of the memory once the pair in `slot` is in it."""
-    new = ops.arange(steps.shape[0], dtype="int32") == slot
-    unit = ops.cast(new, steps.dtype)
+    new = unit(slot, curvatures)
+    others = 1 - new
     # The oldest pair's column has nothing but its diagonal entry.
-    kept = ops.where(new[:, None], 0.0, small["inverse"])
-    column = (unit[:, None] - kept @ (steps @ change[:, None])) / curvature
+    kept = inverse * others[:, None]
+    column = (new - matvec(kept, matvec(steps, change))) / curvature
     return {
-        "inverse": kept + column * unit,
-        "curvatures": ops.where(new, curvature, small["curvatures"]),
-        "scale": curvature / changed,
+        "inverse": kept + column[:, None] * new,
+        "curvatures": curvatures * others + curvature * new,
     }
 
 
@@ -153,12 +152,11 @@ def two_loops(memory, gradient, scale):
     Returns:
         A vector of shape `(n,)`.
     """
-    inverse = memory["inverse"]
-    first = inverse @ (memory["steps"] @ gradient[:, None])
-    rest = gradient - ops.reshape(ops.transpose(first) @ memory["changes"], (-1,))
-    curved = memory["curvatures"][:, None] * first - scale * (memory["changes"] @ rest[:, None])
-    second = ops.transpose(curved) @ inverse
-    return scale * rest + ops.reshape(second @ memory["steps"], (-1,))
+    inverse, steps, changes = memory["inverse"], memory["steps"], memory["changes"]
+    first = matvec(inverse, matvec(steps, gradient))
+    rest = gradient - vecmat(first, changes)
+    curved = memory["curvatures"] * first - scale * matvec(changes, rest)
+    return scale * rest + vecmat(vecmat(curved, inverse), steps)
 
 
 @keras.saving.register_keras_serializable("kerasrecipes")

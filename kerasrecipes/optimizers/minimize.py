@@ -37,19 +37,22 @@ Attribution
     Nocedal and Wright, Numerical Optimization, 2006.
 """
 
+import functools
+
 import keras
 import numpy as np
 from keras import ops
 
+from kerasrecipes import _backend
 from kerasrecipes._checks import integer, nearest, number, one_of
 from kerasrecipes.objective import Objective
 from kerasrecipes.optimizers._line_search import (
     CONVERGED,
-    COUNTS,
     NUMBERS,
     RUNNING,
     Limits,
     advance,
+    read,
     start,
 )
 from kerasrecipes.optimizers.gauss_newton import GaussNewton
@@ -152,8 +155,16 @@ def _made(method, settings):
                 f"{method!r} has the settings {', '.join(map(repr, allowed))}. Received: "
                 f"{name!r}.{nearest(name, allowed)}"
             )
+    if not settings and made in (LBFGS, NonlinearCG):
+        return _as_it_is(made)
     # `method` is taken: it says "nonlinear_cg".
     return made(**{"method" if k == "formula" else k: v for k, v in settings.items()})
+
+
+@functools.cache
+def _as_it_is(search):
+    # Making an optimizer, of which only the settings are read, takes as long as an evaluation.
+    return search()
 
 
 def _stepwise(step, objective, w, steps, tolerance):
@@ -196,39 +207,36 @@ def _searching(search, objective, w, steps, tolerance):
     limits = Limits(search.curvature, search.sufficient_decrease, tolerance, search.max_trials)
 
     def begin(w):
-        rows, none = ops.zeros((steps + 1, 3), w.dtype), ops.zeros((), "int32")
-        return {"search": start(w, rule), "trial": w, "used": none, "spent": none, "rows": rows}
+        rows, used = ops.zeros((steps + 1, 3), w.dtype), ops.zeros((), w.dtype)
+        return {"search": start(w, rule), "trial": w, "used": used, "rows": rows}
 
     def going_on(state):
-        counts = state["search"]["counts"]
-        running = counts[COUNTS.index("status")] == RUNNING
-        return running & (counts[COUNTS.index("accepted")] < steps)
+        n = read(state["search"], rule)
+        return (n["status"] == RUNNING) & (n["accepted"] < steps)
 
     def body(state, evaluate):
         value, gradient = evaluate(state["trial"])
         search, trial = advance(
             state["search"], state["trial"], value, gradient, rate, rule, limits
         )
-        used = state["used"] + 1
-        accepted, before = (
-            s["counts"][COUNTS.index("accepted")] for s in (search, state["search"])
-        )
-        spent = ops.where(accepted > before, used, state["spent"])
-        numbers = dict(zip(NUMBERS, ops.unstack(search["numbers"]), strict=True))
-        row = [numbers["value"], numbers["largest"], ops.cast(spent, gradient.dtype)]
-        rows = ops.slice_update(state["rows"], [accepted, 0], ops.stack(row)[None])
-        return {"search": search, "trial": trial, "used": used, "spent": spent, "rows": rows}
+        used, n = _backend.numbers(state["used"]) + 1.0, read(search, rule)
+        row = _backend.packed([n["value"], n["largest"], used], state["rows"][0])
+        # A later evaluation of the same accepted point is not one that it took to get there.
+        new = (n["accepted"] > read(state["search"], rule)["accepted"]) | (used == 1)
+        index = _backend.number.integer(n["accepted"])
+        rows = _backend.with_row(state["rows"], index, row, new)
+        used = _backend.packed(used, state["used"])
+        return {"search": search, "trial": trial, "used": used, "rows": rows}
 
     run = objective.loop(("minimize", rule, limits, rate, steps), begin, going_on, body)
     last = run(ops.convert_to_tensor(w))
-    counts = ops.convert_to_numpy(last["search"]["counts"])
-    code, accepted = counts[COUNTS.index("status")], int(counts[COUNTS.index("accepted")])
+    held = ops.convert_to_numpy(last["search"]["numbers"])
+    code, accepted = (int(held[NUMBERS.index(name)]) for name in ("status", "accepted"))
     rows = ops.convert_to_numpy(last["rows"])[: accepted + 1].tolist()
     if not np.isfinite(rows[0][:2]).all() or (not accepted and code not in (RUNNING, CONVERGED)):
         _check_start(*objective.value_and_gradient(w))
-    status = {RUNNING: "running", CONVERGED: "converged"}.get(int(code), "stalled")
-    point = ops.convert_to_numpy(last["search"]["point"])
-    return point, [(a, b, int(c)) for a, b, c in rows[1:]], status
+    status = {RUNNING: "running", CONVERGED: "converged"}.get(code, "stalled")
+    return last["search"]["point"], [(a, b, int(c)) for a, b, c in rows[1:]], status
 
 
 def _check_start(value, gradient):

@@ -40,16 +40,16 @@ Attribution
 import dataclasses
 
 import keras
-from keras import ops
 
+from kerasrecipes._backend import dot, number
 from kerasrecipes._checks import one_of
 from kerasrecipes.optimizers._full_batch import FullBatchOptimizer
-from kerasrecipes.optimizers._line_search import dot, unscaled
+from kerasrecipes.optimizers._line_search import unscaled
 
 
 def polak_ribiere_plus(seen):
     beta = dot(seen.gradient, seen.change) / seen.old_square
-    return ops.where(beta > 0, beta, 0.0)
+    return number.where(beta > 0, beta, 0.0)
 
 
 def fletcher_reeves(seen):
@@ -68,10 +68,10 @@ def hager_zhang(seen):
     bend = seen.slope - seen.old_slope
     changed = dot(seen.change, seen.change)
     beta = (dot(seen.gradient, seen.change) - 2 * changed * seen.slope / bend) / bend
-    size = ops.sqrt(seen.old_square)
-    size = ops.where(size < 0.01, size, 0.01)
-    floor = -1.0 / (ops.sqrt(dot(seen.direction, seen.direction)) * size)
-    return ops.where(beta > floor, beta, floor)
+    size = number.sqrt(seen.old_square)
+    size = number.where(size < 0.01, size, 0.01)
+    floor = -1.0 / (number.sqrt(dot(seen.direction, seen.direction)) * size)
+    return number.where(beta > floor, beta, floor)
 
 
 METHODS = {
@@ -87,24 +87,26 @@ class NonlinearCGRule:
     method: str = "polak_ribiere_plus"
     restart: float = 0.2  # share of |g|^2; Polak and Ribiere's formula with 0 needs none
 
+    numbers = ()
+
     def shapes(self, size):
         return {}
 
-    def remember(self, state, seen, accepted):
-        return state
+    def remember(self, state, n, seen, accepted):
+        return state, n
 
-    def turn(self, state, seen, accepted):
+    def turn(self, state, n, seen, accepted):
         beta = METHODS[self.method](seen)
-        go_on = accepted & ops.isfinite(beta)
+        go_on = accepted & number.isfinite(beta)
         if self.method != "polak_ribiere_plus":
             go_on &= abs(dot(seen.gradient, seen.old_gradient)) < self.restart * seen.square
-        direction = ops.where(go_on, beta, 0.0) * seen.direction - seen.gradient
+        direction = number.where(go_on, beta, 0.0) * seen.direction - seen.gradient
         expected = seen.length * seen.old_slope / dot(seen.gradient, direction)
-        known = accepted & (expected > 0) & ops.isfinite(expected)
-        return direction, ops.where(known, expected, unscaled(seen.square))
+        known = accepted & (expected > 0) & number.isfinite(expected)
+        return direction, number.where(known, expected, unscaled(seen.square))
 
-    def forget(self, state, when):
-        return {}
+    def forget(self, state, n, when):
+        return {}, n
 
 
 @keras.saving.register_keras_serializable("kerasrecipes")
