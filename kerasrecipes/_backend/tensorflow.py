@@ -3,7 +3,6 @@
 import contextlib
 
 import tensorflow as tf
-from keras import ops
 
 from kerasrecipes._backend.graph_numbers import (  # noqa: F401
     cond,
@@ -151,8 +150,12 @@ def passing(loss):
 
 def with_row(matrix, index, row, when):
     """`matrix` with one row replaced where `when`, if possible in its memory: drop the old one."""
-    row = ops.where(when, row, ops.take(matrix, index, axis=0))
-    return ops.slice_update(matrix, [index, 0], row[None])
+    row = tf.where(when, row, tf.gather(matrix, index))
+    variable = getattr(matrix, "value", None)
+    if not isinstance(variable, tf.Variable):
+        return tf.tensor_scatter_nd_update(matrix, [[index]], row[None])
+    variable.scatter_nd_update([[index]], row[None])
+    return matrix
 
 
 def sync(model):

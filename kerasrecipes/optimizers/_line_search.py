@@ -135,9 +135,10 @@ def advance(state, trial, value, gradient, rate, rule, limits, fresh=False):
     flat = abs(slope) <= limits.curvature * abs(n["slope"])
     given_up = n["trials"] > limits.max_trials
     accept = ~fresh & (given_up | (flat & ~too_high))
+    step, change = trial - state["point"], gradient - state["gradient"]
     seen = Evaluation(
-        *(trial - state["point"], gradient - state["gradient"], gradient, state["gradient"]),
-        *(state["direction"], n["length"], n["slope"], slope, square, n["square"]),
+        *(step, change, gradient, state["gradient"], state["direction"], n["length"]),
+        *(n["slope"], slope, square, n["square"], dot(step, step), dot(change, change)),
     )
     # Outside of the branches: a matrix that one of them returns, XLA copies.
     state, n = rule.remember(state, n, seen, accept)
@@ -157,8 +158,8 @@ def _arrived(state, n, trial, value, seen, accept, rate, rule, limits):
     steepest = largest(gradient)
 
     # Weights that were set from outside begin anew; only where they stay can batches differ.
-    elsewhere = accept | (largest(seen.step) > 0)
-    other_batch = dot(seen.change, seen.change) > 1e-6 * n["square"]
+    elsewhere = accept | (seen.moved > 0)
+    other_batch = seen.changed > 1e-6 * n["square"]
     unequal = ~elsewhere & (n["failures"] > 0) & other_batch
     halted = ~elsewhere & (n["status"] == STALLED) & ~other_batch
     done = steepest <= limits.tolerance
@@ -237,6 +238,8 @@ class Evaluation(typing.NamedTuple):
     slope: typing.Any  # gradient . direction
     square: typing.Any  # gradient . gradient
     old_square: typing.Any  # old_gradient . old_gradient
+    moved: typing.Any  # step . step
+    changed: typing.Any  # change . change
 
 
 def unscaled(square):

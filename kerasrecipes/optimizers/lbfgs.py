@@ -97,9 +97,8 @@ class LBFGSRule:
 
     def remember(self, state, n, seen, accepted):
         """State and numbers with an accepted pair in place of the oldest, where it is of use."""
-        curvature, changed = dot(seen.step, seen.change), dot(seen.change, seen.change)
-        lengths = dot(seen.step, seen.step) * changed
-        use = accepted & (curvature > 1e-10 * number.sqrt(lengths))
+        curvature = dot(seen.step, seen.change)
+        use = accepted & (curvature > 1e-10 * number.sqrt(seen.moved * seen.changed))
         slot = number.integer(n["pairs"] % self.memory_size)
         steps = with_row(state["steps"], slot, seen.step, use)
         changes = with_row(state["changes"], slot, seen.change, use)
@@ -111,7 +110,7 @@ class LBFGSRule:
             ),
             lambda: small,
         )
-        scale = number.where(use, curvature / changed, n["scale"])
+        scale = number.where(use, curvature / seen.changed, n["scale"])
         n = {**n, "scale": scale, "pairs": number.where(use, n["pairs"] + 1, n["pairs"])}
         return {**state, **small, "steps": steps, "changes": changes}, n
 

@@ -66,8 +66,7 @@ def dai_yuan(seen):
 
 def hager_zhang(seen):
     bend = seen.slope - seen.old_slope
-    changed = dot(seen.change, seen.change)
-    beta = (dot(seen.gradient, seen.change) - 2 * changed * seen.slope / bend) / bend
+    beta = (dot(seen.gradient, seen.change) - 2 * seen.changed * seen.slope / bend) / bend
     size = number.sqrt(seen.old_square)
     size = number.where(size < 0.01, size, 0.01)
     floor = -1.0 / (number.sqrt(dot(seen.direction, seen.direction)) * size)
