@@ -388,8 +388,7 @@ def main(rounds=7, part=""):
     found = {name: run(rounds) for name, run in parts.items() if part in name}
     return {
         "benchmark": "second_order",
-        "rounds": rounds,
-        "problems": {**kept, **{name: one for name, one in found.items() if one}},
+        "problems": kept | {name: {"rounds": rounds, **one} for name, one in found.items() if one},
         "threads": os.environ.get("OMP_NUM_THREADS"),
         **setting("scipy", *PEERS[BACKEND]),
     }
