@@ -11,12 +11,10 @@ from kerasrecipes._backend.graph_numbers import (  # noqa: F401
     cond,
     dot,
     largest,
-    matvec,
     number,
     numbers,
     packed,
     unit,
-    vecmat,
 )
 
 
@@ -109,6 +107,10 @@ def passing(loss):
 
     look.defvjp(forward, lambda _, upstream: (upstream,))
     return look(loss), lambda: seen[-1] if seen else None
+
+
+# A GPU's shorter float32 would make a memory of curvature coarse.
+matvec = vecmat = functools.partial(jax.numpy.matmul, precision="highest")
 
 
 @functools.partial(jax.jit, static_argnums=1)

@@ -20,18 +20,18 @@ When not to use
     On more data than one evaluation can afford: stochastic gradients are at the optimum of a
     large problem before a full batch has made ten steps. To regularize by stopping early: it
     runs to the minimum of the training loss. For metrics, callbacks or validation in between:
-    compile with LBFGS or NonlinearCG and call `fit`, or take NewtonSteps. For small models on
-    PyTorch, where each second counts: `torch.optim.LBFGS` on a plain function of tensors takes
-    two fifths of the time, since Keras's calls take most of it (benchmarks/second_order.py; the
-    comparison with other peers and backends is in docs/evidence.md).
+    compile with LBFGS or NonlinearCG and call `fit`, or take NewtonSteps.
 
 Technical details
     "lbfgs" and "nonlinear_cg" are the machine of LBFGS and NonlinearCG in one loop, compiled on
-    TensorFlow and JAX; give an `Objective` instead of model and data to keep what was compiled for
-    a further call. The Newton methods are Python loops around compiled products. All see the
-    loss of an Objective: regularization included, dropout off unless `training`. The best point
-    is written into the model at the end; after an error the weights are as before. An
-    optimizer's slots, if the model has one, do not take part.
+    TensorFlow and JAX; on PyTorch it runs a trace of the model's operations, where one can be made
+    that gives the same to the last bit. Give an `Objective` instead of model and data to keep what
+    was compiled for a further call. The Newton methods are Python loops around compiled products.
+    All see the loss of an Objective: regularization included, dropout off unless `training`. The
+    best point is written into the model at the end; after an error the weights are as before. An
+    optimizer's slots, if the model has one, do not take part. The comparison with SciPy, optax,
+    jaxopt, optimistix, torch.optim and TensorFlow Probability, in evaluations and in seconds, is
+    in docs/evidence.md (benchmarks/second_order.py).
 
 Attribution
     Nocedal and Wright, Numerical Optimization, 2006.
