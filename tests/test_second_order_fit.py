@@ -10,7 +10,15 @@ from kerasrecipes import _backend
 from kerasrecipes.callbacks import SwapAcceptedWeights
 from kerasrecipes.data import FullBatch
 from kerasrecipes.optimizers import LBFGS, NonlinearCG
-from kerasrecipes.optimizers._line_search import NUMBERS, STALLED, Limits, advance, start
+from kerasrecipes.optimizers._line_search import (
+    NUMBERS,
+    STALLED,
+    Evaluation,
+    Limits,
+    advance,
+    read,
+    start,
+)
 from kerasrecipes.optimizers.lbfgs import LBFGSRule
 from kerasrecipes.optimizers.nonlinear_cg import METHODS, NonlinearCGRule
 from tests.entries.second_order_fit import bfgs, fitted, least_squares, linear
@@ -91,6 +99,33 @@ def test_the_direction_is_that_of_dense_bfgs(double, memory_size):
         np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-10 * np.abs(expected).max())
         checked += 1
     assert checked == 11
+
+
+def test_a_pair_without_curvature_is_not_remembered_and_a_dropped_memory_is_empty(double):
+    rule = LBFGSRule(2)
+    begin = np.random.default_rng(1).normal(size=6)
+    seen = descend(quadratic(spd(np.geomspace(1, 30, 6))), begin, rule, Limits(0.9))
+    held = {k: v if k == "stage" else as_double(v) for k, v in seen[5][3].items()}
+    before = {k: ops.convert_to_numpy(v).copy() for k, v in held.items()}
+    n = read(held, rule)
+    assert float(n["pairs"]) > 2, "the memory is full"
+    step, gradient = as_double(np.arange(1.0, 7)), as_double(np.ones(6))
+    uphill = Evaluation(
+        *(step, -step, gradient, gradient, gradient, n["length"], n["slope"], n["slope"]),
+        *(n["square"], n["square"], _backend.dot(step, step), _backend.dot(step, step)),
+    )
+    after, numbers = rule.remember(held, n, uphill, True)
+    for name, value in before.items():
+        np.testing.assert_array_equal(ops.convert_to_numpy(after[name]), value)
+    assert {k: float(v) for k, v in numbers.items()} == pytest.approx(
+        {k: float(v) for k, v in n.items()}, nan_ok=True, rel=0
+    )
+
+    bent, _ = rule.turn(held, n, uphill, True)
+    assert np.abs(ops.convert_to_numpy(bent) + 1).max() > 1e-3
+    memory, numbers = rule.forget(held, n, True)
+    straight, _ = rule.turn({**held, **memory}, numbers, uphill, True)
+    np.testing.assert_array_equal(ops.convert_to_numpy(straight), -1.0)
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -31,6 +31,7 @@ Technical details
     and with `training=True` every call draws the same dropout masks. The value is the mean of
     the batches' compiled losses (regularization and activity losses included) weighted by their
     number of examples, Keras's own reduction. TensorFlow and JAX compile once per batch shape.
+    The last batch stays on the device, so data that fits into one batch is sent there once.
     Vectors are float32 unless the model's variables are float64 (exact on TensorFlow alone).
 
     Products with the Hessian are exact derivatives of the gradient, at about twice its cost. The

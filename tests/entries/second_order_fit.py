@@ -162,6 +162,7 @@ FAULTS = [
         ("inverse * others[:, None]", "inverse * others[None]"),
         ("where(use, curvature / seen.changed, ", "where(use, 1.0 + 0 * curvature, "),
         ("slot, seen.step, use)", "slot, seen.step, accepted)"),
+        ("slot, seen.change, use)", "slot, seen.change, accepted)"),
         ("lambda: ops.zeros_like(inverse)", "lambda: inverse"),
     ),
     *faults(
