@@ -194,9 +194,10 @@ def of_scipy(problem, method):
     return found.fun, found.nfev
 
 
-# Not within 1.5 times SciPy's evaluations: docs/evidence.md has the figures.
+# Not within 1.5 times SciPy's evaluations, on one backend at least: docs/evidence.md has the
+# figures.
 BEYOND = {
-    "L-BFGS-B": {"powell_badly_scaled"},
+    "L-BFGS-B": {"powell_badly_scaled", "penalty_1"},
     "CG": {"gaussian", "brown_badly_scaled", "helical_valley", "rosenbrock", "wood"},
 }
 # Where SciPy ends elsewhere: another minimum, or the gradient is small before the minimum.
