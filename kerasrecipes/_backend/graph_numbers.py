@@ -1,4 +1,4 @@
-"""The numbers of `_backend` where a graph is made once: scalar tensors."""
+"""What JAX and TensorFlow share: numbers are scalar tensors, since a graph is made once."""
 
 import math
 import types
@@ -35,14 +35,6 @@ def dot(a, b):
 def unit(index, like):
     """The unit vector of the shape and dtype of `like` in the direction `index`."""
     return ops.cast(ops.arange(like.shape[0], dtype="int32") == index, like.dtype)
-
-
-def matvec(matrix, vector):
-    return ops.reshape(matrix @ vector[:, None], (-1,))
-
-
-def vecmat(vector, matrix):
-    return ops.reshape(vector[None] @ matrix, (-1,))
 
 
 def largest(vector):

@@ -3,18 +3,17 @@
 import contextlib
 
 import tensorflow as tf
+from keras import ops
 
 from kerasrecipes._backend.graph_numbers import (  # noqa: F401
     cond,
     dot,
     largest,
-    matvec,
     number,
     numbers,
     packed,
     parts,
     unit,
-    vecmat,
 )
 
 
@@ -141,6 +140,14 @@ def _moments(x, axes, shift=None, keepdims=False, name=None):
 def flat(tensors):
     """One vector of all entries."""
     return tf.concat([tf.reshape(tensor, (-1,)) for tensor in tensors], axis=0)
+
+
+def matvec(matrix, vector):
+    return ops.reshape(matrix @ vector[:, None], (-1,))
+
+
+def vecmat(vector, matrix):
+    return ops.reshape(vector[None] @ matrix, (-1,))
 
 
 def passing(loss):

@@ -36,12 +36,12 @@ def loop(begin, going_on, body, function):
 
     `evaluate(w)` returns `function(w, *data)` and its gradient.
     """
-    evaluate, is_traced = value_and_gradient(function), False
+    evaluate = None
 
     def run(w, *data):
-        nonlocal evaluate, is_traced
-        if not is_traced:
-            evaluate, is_traced = _traced(evaluate, w, data), True
+        nonlocal evaluate
+        if evaluate is None:
+            evaluate = _traced(value_and_gradient(function), w, data)
         with torch.no_grad():
             state = begin(w)
             while going_on(state):

@@ -104,10 +104,10 @@ def _measure(layer, model, x, parts):
         values = np.moveaxis(values, layer.axis, -1)
         seen, values = (a.reshape(-1, a.shape[-1]) for a in (seen, values))
         count = seen.sum(axis=0)
-        parts = np.maximum(count, 1)
-        mean = values.sum(axis=0, where=seen) / parts
+        divisor = np.maximum(count, 1)
+        mean = values.sum(axis=0, where=seen) / divisor
         squares = np.square(values - mean).sum(axis=0, where=seen)
-        moments.append((count, mean, squares / parts))
+        moments.append((count, mean, squares / divisor))
 
     with watched([layer], add):
         for part in parts:

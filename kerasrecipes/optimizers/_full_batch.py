@@ -186,20 +186,21 @@ class FullBatchOptimizer(TrialPoints, keras.optimizers.Optimizer):
             if after[name] is not state[name]:
                 variable.assign(after[name])
         self.swapped.assign(ops.zeros((), "bool"))
-        parts = _backend.parts(trial, tuple(v.shape for v in self._trainable_variables))
-        for variable, part in zip(self._trainable_variables, parts, strict=True):
+        for variable, part in zip(self._trainable_variables, self._split(trial), strict=True):
             if self._get_variable_index(variable) in given:
                 variable.assign(part)
 
     def _flat(self, tensors):
         return ops.stop_gradient(_backend.flat([ops.convert_to_tensor(t) for t in tensors]))
 
+    def _split(self, flat):
+        return _backend.parts(flat, tuple(v.shape for v in self._trainable_variables))
+
     def _exchange(self):
         point = self._part("point")
         held, kept = ops.copy(self._flat(self._trainable_variables)), tensor(point)
         point.assign(held)
-        parts = _backend.parts(kept, tuple(v.shape for v in self._trainable_variables))
-        for variable, part in zip(self._trainable_variables, parts, strict=True):
+        for variable, part in zip(self._trainable_variables, self._split(kept), strict=True):
             variable.assign(ops.copy(part))
 
     def finalize_variable_values(self, var_list):

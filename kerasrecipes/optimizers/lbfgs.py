@@ -103,16 +103,10 @@ class LBFGSRule:
         steps = with_row(state["steps"], slot, seen.step, use)
         changes = with_row(state["changes"], slot, seen.change, use)
         small = {name: state[name] for name in ("inverse", "curvatures")}
-        small = cond(
-            use,
-            lambda: _grown(
-                **small, steps=steps, change=seen.change, slot=slot, curvature=curvature
-            ),
-            lambda: small,
-        )
+        grown = cond(use, lambda: _grown(small, steps, seen.change, slot, curvature), lambda: small)
         scale = number.where(use, curvature / seen.changed, n["scale"])
         n = {**n, "scale": scale, "pairs": number.where(use, n["pairs"] + 1, n["pairs"])}
-        return {**state, **small, "steps": steps, "changes": changes}, n
+        return {**state, **grown, "steps": steps, "changes": changes}, n
 
     def turn(self, state, n, seen, accepted):
         """The next direction, and the length of the first step along it."""
@@ -127,16 +121,16 @@ class LBFGSRule:
         return {"inverse": inverse}, {**n, "scale": number.where(when, 0.0, n["scale"])}
 
 
-def _grown(inverse, curvatures, steps, change, slot, curvature):
+def _grown(small, steps, change, slot, curvature):
     """The small parts of the memory once the pair in `slot` is in it."""
-    new = unit(slot, curvatures)
+    new = unit(slot, small["curvatures"])
     others = 1 - new
     # The oldest pair's column has nothing but its diagonal entry.
-    kept = inverse * others[:, None]
+    kept = small["inverse"] * others[:, None]
     column = (new - matvec(kept, matvec(steps, change))) / curvature
     return {
         "inverse": kept + column[:, None] * new,
-        "curvatures": curvatures * others + curvature * new,
+        "curvatures": small["curvatures"] * others + curvature * new,
     }
 
 

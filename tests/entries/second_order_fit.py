@@ -159,7 +159,7 @@ FAULTS = [
         _HERE,
         ("new - matvec(kept, matvec(steps, change))", "new"),
         ("rest = gradient - vecmat", "rest = gradient + vecmat"),
-        ("inverse * others[:, None]", "inverse * others[None]"),
+        ("* others[:, None]", "* others[None]"),
         ("where(use, curvature / seen.changed, ", "where(use, 1.0 + 0 * curvature, "),
         ("slot, seen.step, use)", "slot, seen.step, accepted)"),
         ("slot, seen.change, use)", "slot, seen.change, accepted)"),
