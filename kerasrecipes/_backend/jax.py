@@ -35,13 +35,24 @@ def loop(begin, going_on, body, function):
     """
     evaluate = jax.value_and_grad(function)
 
-    @jax.jit
     def run(w, *data):
         return jax.lax.while_loop(
             going_on, lambda state: body(state, lambda w: evaluate(w, *data)), begin(w)
         )
 
-    return run
+    return jax.jit(run, compiler_options=_in_turn())
+
+
+@functools.cache
+def _in_turn():
+    """Compiler options for a loop of many small operations on a CPU, one after the other."""
+    # XLA spreads operations over threads, which costs a loop over a small model a sixth.
+    options = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
+    try:
+        jax.jit(lambda x: x, compiler_options=options)(0.0)
+    except jax.errors.JaxRuntimeError:  # a version of XLA without this option
+        return None
+    return options
 
 
 def hessian_vector_product(function):

@@ -132,9 +132,10 @@ def minimize(
     name = method if isinstance(method, str) else type(made).__name__
     history.set_params({"method": name, "steps": len(rows), "status": status})
     history.on_train_begin()
-    for step, row in enumerate(rows):
-        keys = ("loss", "largest_gradient", "evaluations")
-        history.on_epoch_end(step, dict(zip(keys, row, strict=True)))
+    history.epoch = list(range(len(rows)))
+    columns = map(list, zip(*rows, strict=True)) if rows else ([], [], [])
+    keys = ("loss", "largest_gradient", "evaluations")
+    history.history = dict(zip(keys, columns, strict=True))
     return history
 
 
