@@ -281,7 +281,8 @@ def in_fit(x, y, hidden, decay, starts, evaluations):
                     variable.assign(ops.zeros(variable.shape, variable.dtype))
 
         def fit(steps):
-            return lambda: model.fit(kr.data.FullBatch(x, y, steps), verbose=0)
+            # Made once, as peers are given tensors.
+            return functools.partial(model.fit, kr.data.FullBatch(x, y, steps), verbose=0)
 
         return [
             (functools.partial(ready, start), fit(steps))

@@ -32,6 +32,11 @@ def dot(a, b):
     return ops.sum(a * b)
 
 
+def square(vector):
+    """The product of a vector with itself, a number."""
+    return dot(vector, vector)
+
+
 def unit(index, like):
     """The unit vector of the shape and dtype of `like` in the direction `index`."""
     return ops.cast(ops.arange(like.shape[0], dtype="int32") == index, like.dtype)

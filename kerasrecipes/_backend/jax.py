@@ -14,6 +14,7 @@ from kerasrecipes._backend.graph_numbers import (  # noqa: F401
     number,
     numbers,
     packed,
+    square,
     unit,
 )
 
@@ -93,6 +94,7 @@ def gauss_newton_vector_product(outputs, loss):
     return evaluate
 
 
+@jax.jit
 def flat(tensors):
     """One vector of all entries."""
     # Concatenation in XLA on a CPU asks of each entry where it comes from: ten times slower.
@@ -132,8 +134,12 @@ def parts(vector, shapes):
 
 def with_row(matrix, index, row, when):
     """`matrix` with one row replaced where `when`, if possible in its memory: drop the old one."""
-    row = ops.where(when, row, ops.take(matrix, index, axis=0))
-    return jax.lax.dynamic_update_index_in_dim(matrix, row, index, 0)
+
+    def write(_, matrix):
+        return jax.lax.dynamic_update_index_in_dim(matrix, row, index, 0)
+
+    # What one branch of a condition returns, XLA copies; what a loop carries, it does not.
+    return jax.lax.fori_loop(0, ops.cast(when, "int32"), write, matrix)
 
 
 def sync(model):

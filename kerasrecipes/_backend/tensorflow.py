@@ -137,6 +137,12 @@ def _moments(x, axes, shift=None, keepdims=False, name=None):
     return tuple(tf.cast(m, x.dtype) for m in both)
 
 
+def square(vector):
+    """The product of a vector with itself, a number."""
+    # In one pass, and without a vector of the squares.
+    return 2.0 * tf.nn.l2_loss(vector)
+
+
 def flat(tensors):
     """One vector of all entries."""
     return tf.concat([tf.reshape(tensor, (-1,)) for tensor in tensors], axis=0)
@@ -157,11 +163,16 @@ def passing(loss):
 
 def with_row(matrix, index, row, when):
     """`matrix` with one row replaced where `when`, if possible in its memory: drop the old one."""
-    row = tf.where(when, row, tf.gather(matrix, index))
     variable = getattr(matrix, "value", None)
     if not isinstance(variable, tf.Variable):
+        row = tf.where(when, row, tf.gather(matrix, index))
         return tf.tensor_scatter_nd_update(matrix, [[index]], row[None])
-    variable.scatter_nd_update([[index]], row[None])
+
+    def write():
+        variable.scatter_nd_update([[index]], row[None])
+        return 0  # the variable as a result would be read, and what is read gets copied
+
+    tf.cond(when, write, lambda: 0)
     return matrix
 
 

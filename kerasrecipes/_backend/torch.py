@@ -174,6 +174,11 @@ def dot(a, b):
     return numbers(torch.dot(a, b))
 
 
+def square(vector):
+    """The product of a vector with itself, a number."""
+    return dot(vector, vector)
+
+
 def unit(index, like):
     """The unit vector of the shape and dtype of `like` in the direction `index`."""
     vector = torch.zeros_like(like)

@@ -36,7 +36,7 @@ import typing
 import numpy as np
 from keras import ops
 
-from kerasrecipes._backend import cond, dot, largest, number, numbers, packed
+from kerasrecipes._backend import cond, dot, largest, number, numbers, packed, square
 
 RUNNING, CONVERGED, STALLED, UNEQUAL, NOT_FINITE = range(5)
 NUMBERS = (
@@ -122,8 +122,8 @@ def advance(state, trial, value, gradient, rate, rule, limits, fresh=False):
         where the search has converged or stalled.
     """
     n = read(state, rule)
-    slope, square = dot(gradient, state["direction"]), dot(gradient, gradient)
-    finite = number.isfinite(square)
+    slope, steepness = dot(gradient, state["direction"]), square(gradient)
+    finite = number.isfinite(steepness)
     if value is None:
         value = n["value"] * math.nan
     else:
@@ -138,10 +138,10 @@ def advance(state, trial, value, gradient, rate, rule, limits, fresh=False):
     step, change = trial - state["point"], gradient - state["gradient"]
     seen = Evaluation(
         *(step, change, gradient, state["gradient"], state["direction"], n["length"]),
-        *(n["slope"], slope, square, n["square"], dot(step, step), dot(change, change)),
+        *(n["slope"], slope, steepness, n["square"], square(step), square(change)),
     )
     # Outside of the branches: a matrix that one of them returns, XLA copies.
-    state, n = rule.remember(state, n, seen, accept)
+    state = rule.remember(state, n, seen, accept)
     moved, trial = cond(
         finite & (fresh | accept),
         lambda: _arrived(state, n, trial, value, seen, accept, rate, rule, limits),
@@ -168,9 +168,9 @@ def _arrived(state, n, trial, value, seen, accept, rate, rule, limits):
     status = where(elsewhere | (~halted & (n["status"] != UNEQUAL)), RUNNING, n["status"])
     status = where(done, CONVERGED, where(unequal, UNEQUAL, status))
 
-    direction, first = rule.turn(state, n, seen, accept)
+    direction, first, state, n = rule.turn(state, n, seen, accept)
     down = dot(gradient, direction)
-    astray = ~(down < 0)
+    astray = ~((down < 0) & number.isfinite(down))
     direction = where(astray, -gradient, direction)
     down = where(astray, -seen.square, down)
     length = rate * where(astray, unscaled(seen.square), first)
@@ -193,7 +193,7 @@ def _arrived(state, n, trial, value, seen, accept, rate, rule, limits):
         "square": seen.square,
     }
     moved = {"point": trial, "gradient": gradient, "direction": direction}
-    trial = where(ended, trial, trial + length * direction)
+    trial = trial + where(ended, 0.0, length) * direction
     return {**moved, **memory, **_packed(state, n, ended, rule)}, trial
 
 

@@ -61,7 +61,7 @@ import dataclasses
 import keras
 from keras import ops
 
-from kerasrecipes._backend import cond, dot, matvec, number, unit, vecmat, with_row
+from kerasrecipes._backend import cond, matvec, number, unit, vecmat, with_row
 from kerasrecipes._checks import integer
 from kerasrecipes.optimizers._full_batch import FullBatchOptimizer
 from kerasrecipes.optimizers._line_search import unscaled
@@ -93,41 +93,63 @@ class LBFGSRule:
             "changes": ((m, size), None),
             "inverse": ((m, m), None),
             "curvatures": ((m,), None),
+            "products": ((m,), None),
         }
 
     def remember(self, state, n, seen, accepted):
-        """State and numbers with an accepted pair in place of the oldest, where it is of use."""
-        curvature = dot(seen.step, seen.change)
-        use = accepted & (curvature > 1e-10 * number.sqrt(seen.moved * seen.changed))
-        slot = number.integer(n["pairs"] % self.memory_size)
-        steps = with_row(state["steps"], slot, seen.step, use)
-        changes = with_row(state["changes"], slot, seen.change, use)
-        small = {name: state[name] for name in ("inverse", "curvatures")}
-        grown = cond(use, lambda: _grown(small, steps, seen.change, slot, curvature), lambda: small)
-        scale = number.where(use, curvature / seen.changed, n["scale"])
-        n = {**n, "scale": scale, "pairs": number.where(use, n["pairs"] + 1, n["pairs"])}
-        return {**state, **grown, "steps": steps, "changes": changes}, n
+        """The state with an accepted pair in the rows of the oldest, where it is of use."""
+        slot, use = self._slot(n), accepted & _useful(seen)
+        rows = {"steps": seen.step, "changes": seen.change}
+        return state | {k: with_row(state[k], slot, row, use) for k, row in rows.items()}
 
     def turn(self, state, n, seen, accepted):
-        """The next direction, and the length of the first step along it."""
+        """The next direction, the length of the first step along it, state and numbers."""
+        use, slot = accepted & _useful(seen), self._slot(n)
+        products = matvec(state["steps"], seen.gradient)
+        small = {name: state[name] for name in ("inverse", "curvatures")}
+        # Instead of the product with the change of the gradient, which reads all steps again.
+        beside = products - state["products"]
+        small = cond(use, lambda: _grown(small, beside, slot, _curvature(seen)), lambda: small)
+        n = {
+            **n,
+            "scale": number.where(use, _curvature(seen) / seen.changed, n["scale"]),
+            "pairs": number.where(use, n["pairs"] + 1, n["pairs"]),
+        }
+        state = {**state, **small, "products": products}
         empty = n["scale"] == 0
-        direction = -two_loops(state, seen.gradient, number.where(empty, 1.0, n["scale"]))
-        return direction, number.where(empty, unscaled(seen.square), 1.0)
+        direction = two_loops(state, seen.gradient, number.where(empty, 1.0, n["scale"]))
+        return direction, number.where(empty, unscaled(seen.square), 1.0), state, n
 
     def forget(self, state, n, when):
-        """What changes in the state, and the numbers, where the memory is dropped."""
-        inverse = state["inverse"]
-        inverse = cond(when, lambda: ops.zeros_like(inverse), lambda: inverse)
-        return {"inverse": inverse}, {**n, "scale": number.where(when, 0.0, n["scale"])}
+        """All but the rows, and the numbers, once the memory is dropped where `when`."""
+        small = {name: state[name] for name in ("inverse", "curvatures", "products")}
+        inverse = small["inverse"]
+        small["inverse"] = cond(when, lambda: ops.zeros_like(inverse), lambda: inverse)
+        return small, {**n, "scale": number.where(when, 0.0, n["scale"])}
+
+    def _slot(self, n):
+        return number.integer(n["pairs"] % self.memory_size)
 
 
-def _grown(small, steps, change, slot, curvature):
-    """The small parts of the memory once the pair in `slot` is in it."""
+def _curvature(seen):
+    """The product of step and change of the gradient."""
+    return seen.length * (seen.slope - seen.old_slope)
+
+
+def _useful(seen):
+    return _curvature(seen) > 1e-10 * number.sqrt(seen.moved * seen.changed)
+
+
+def _grown(small, products, slot, curvature):
+    """The small parts of the memory once the pair in `slot` is in it.
+
+    Of `products`, of the steps and the pair's change of the gradient, those of the others count.
+    """
     new = unit(slot, small["curvatures"])
     others = 1 - new
     # The oldest pair's column has nothing but its diagonal entry.
     kept = small["inverse"] * others[:, None]
-    column = (new - matvec(kept, matvec(steps, change))) / curvature
+    column = (new - matvec(kept, products)) / curvature
     return {
         "inverse": kept + column[:, None] * new,
         "curvatures": small["curvatures"] * others + curvature * new,
@@ -135,10 +157,10 @@ def _grown(small, steps, change, slot, curvature):
 
 
 def two_loops(memory, gradient, scale):
-    """H g, the approximate inverse Hessian of the remembered pairs times the gradient.
+    """-H g, with the approximate inverse Hessian H of the remembered pairs.
 
     Args:
-        memory: parts of the state by `LBFGSRule.shapes`.
+        memory: parts of the state by `LBFGSRule.shapes`, its products those with the gradient.
         gradient: vector of shape `(n,)`.
         scale: the inverse Hessian before the first pair is this times the identity.
 
@@ -146,10 +168,10 @@ def two_loops(memory, gradient, scale):
         A vector of shape `(n,)`.
     """
     inverse, steps, changes = memory["inverse"], memory["steps"], memory["changes"]
-    first = matvec(inverse, matvec(steps, gradient))
+    first = matvec(inverse, memory["products"])
     rest = gradient - vecmat(first, changes)
-    curved = memory["curvatures"] * first - scale * matvec(changes, rest)
-    return scale * rest + vecmat(vecmat(curved, inverse), steps)
+    curved = scale * matvec(changes, rest) - memory["curvatures"] * first
+    return vecmat(vecmat(curved, inverse), steps) - scale * rest
 
 
 @keras.saving.register_keras_serializable("kerasrecipes")

@@ -131,11 +131,11 @@ def minimize(
     history.set_model(objective.model)
     name = method if isinstance(method, str) else type(made).__name__
     history.set_params({"method": name, "steps": len(rows), "status": status})
-    history.on_train_begin()
-    history.epoch = list(range(len(rows)))
-    columns = map(list, zip(*rows, strict=True)) if rows else ([], [], [])
     keys = ("loss", "largest_gradient", "evaluations")
-    history.history = dict(zip(keys, columns, strict=True))
+    # At once: its `on_epoch_end` sets an attribute of the model, which Keras looks at, each time.
+    history.history = {k: [row[i] for row in rows] for i, k in enumerate(keys) if rows}
+    history.epoch = list(range(len(rows)))
+    history.model.history = history
     return history
 
 

@@ -92,7 +92,7 @@ class NonlinearCGRule:
         return {}
 
     def remember(self, state, n, seen, accepted):
-        return state, n
+        return state
 
     def turn(self, state, n, seen, accepted):
         beta = METHODS[self.method](seen)
@@ -102,7 +102,7 @@ class NonlinearCGRule:
         direction = number.where(go_on, beta, 0.0) * seen.direction - seen.gradient
         expected = seen.length * seen.old_slope / dot(seen.gradient, direction)
         known = accepted & (expected > 0) & number.isfinite(expected)
-        return direction, number.where(known, expected, unscaled(seen.square))
+        return direction, number.where(known, expected, unscaled(seen.square)), state, n
 
     def forget(self, state, n, when):
         return {}, n
