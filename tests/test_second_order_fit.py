@@ -111,8 +111,8 @@ def test_a_pair_without_curvature_is_not_remembered_and_a_dropped_memory_is_empt
     assert float(n["pairs"]) > 2, "the memory is full"
     step, gradient = as_double(np.arange(1.0, 7)), as_double(np.ones(6))
     uphill = Evaluation(
-        *(step, -step, gradient, gradient, gradient, n["length"], n["slope"], n["slope"] - 1),
-        *(n["square"], n["square"], _backend.dot(step, step), _backend.dot(step, step)),
+        *(step, -step, gradient, gradient, gradient, n["length"], n["slope"], n["slope"]),
+        *(n["square"], n["square"], *[_backend.square(step)] * 2, -_backend.square(step)),
     )
     bent, _, after, numbers = rule.turn(rule.remember(held, n, uphill, True), n, uphill, True)
     del before["products"]
@@ -126,6 +126,16 @@ def test_a_pair_without_curvature_is_not_remembered_and_a_dropped_memory_is_empt
     memory, numbers = rule.forget(after, n, True)
     straight, *_ = rule.turn({**after, **memory}, numbers, uphill, True)
     np.testing.assert_array_equal(ops.convert_to_numpy(straight), -1.0)
+
+
+def test_a_direction_that_overflows_is_replaced_by_the_gradient(double):
+    class Steep(NonlinearCGRule):
+        def turn(self, state, n, seen, accepted):
+            direction, first, *more = super().turn(state, n, seen, accepted)
+            return direction * np.inf, first, *more
+
+    ended = descend(quadratic(np.eye(2)), [3.0, 4.0], Steep(), Limits(0.9), budget=1)[-1][3]
+    np.testing.assert_array_equal(ended["direction"], [-3.0, -4.0])
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -4,8 +4,9 @@
 `gauss_newton_vector_product` turn a pure function of tensors into a compiled one, and `loop`
 compiles a loop over its evaluations. `flat` lays tensors end to end and `parts` takes them
 apart, `with_row` writes into a matrix, `matvec` and `vecmat` multiply one with a vector, `unit` is
-a unit vector, and `passing` looks at a loss. What `numbers`, `dot`, `square` and `largest` return is for
-arithmetic, comparisons, the functions of `number`, and `cond`, until `packed` makes it a tensor.
+a unit vector, and `passing` looks at a loss. What `numbers`, `dot`, `square` and `largest` return
+is for arithmetic, comparisons, the functions of `number`, and `cond`, until `packed` makes it a
+tensor.
 `sync(model)` makes the model's variables hold what training has reached, and `random_state()` is a
 context that leaves the backend's own global random state as it was.
 """

@@ -139,6 +139,7 @@ def advance(state, trial, value, gradient, rate, rule, limits, fresh=False):
     seen = Evaluation(
         *(step, change, gradient, state["gradient"], state["direction"], n["length"]),
         *(n["slope"], slope, steepness, n["square"], square(step), square(change)),
+        dot(step, change),
     )
     # Outside of the branches: a matrix that one of them returns, XLA copies.
     state = rule.remember(state, n, seen, accept)
@@ -240,6 +241,7 @@ class Evaluation(typing.NamedTuple):
     old_square: typing.Any  # old_gradient . old_gradient
     moved: typing.Any  # step . step
     changed: typing.Any  # change . change
+    curvature: typing.Any  # step . change
 
 
 def unscaled(square):

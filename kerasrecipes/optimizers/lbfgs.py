@@ -98,21 +98,21 @@ class LBFGSRule:
 
     def remember(self, state, n, seen, accepted):
         """The state with an accepted pair in the rows of the oldest, where it is of use."""
-        slot, use = self._slot(n), accepted & _useful(seen)
+        slot, use = self._place(n, seen, accepted)
         rows = {"steps": seen.step, "changes": seen.change}
         return state | {k: with_row(state[k], slot, row, use) for k, row in rows.items()}
 
     def turn(self, state, n, seen, accepted):
         """The next direction, the length of the first step along it, state and numbers."""
-        use, slot = accepted & _useful(seen), self._slot(n)
+        slot, use = self._place(n, seen, accepted)
         products = matvec(state["steps"], seen.gradient)
         small = {name: state[name] for name in ("inverse", "curvatures")}
         # Instead of the product with the change of the gradient, which reads all steps again.
         beside = products - state["products"]
-        small = cond(use, lambda: _grown(small, beside, slot, _curvature(seen)), lambda: small)
+        small = cond(use, lambda: _grown(small, beside, slot, seen.curvature), lambda: small)
         n = {
             **n,
-            "scale": number.where(use, _curvature(seen) / seen.changed, n["scale"]),
+            "scale": number.where(use, seen.curvature / seen.changed, n["scale"]),
             "pairs": number.where(use, n["pairs"] + 1, n["pairs"]),
         }
         state = {**state, **small, "products": products}
@@ -127,17 +127,10 @@ class LBFGSRule:
         small["inverse"] = cond(when, lambda: ops.zeros_like(inverse), lambda: inverse)
         return small, {**n, "scale": number.where(when, 0.0, n["scale"])}
 
-    def _slot(self, n):
-        return number.integer(n["pairs"] % self.memory_size)
-
-
-def _curvature(seen):
-    """The product of step and change of the gradient."""
-    return seen.length * (seen.slope - seen.old_slope)
-
-
-def _useful(seen):
-    return _curvature(seen) > 1e-10 * number.sqrt(seen.moved * seen.changed)
+    def _place(self, n, seen, accepted):
+        """The slot of the next pair, and whether the pair at hand goes there."""
+        useful = seen.curvature > 1e-10 * number.sqrt(seen.moved * seen.changed)
+        return number.integer(n["pairs"] % self.memory_size), accepted & useful
 
 
 def _grown(small, products, slot, curvature):
