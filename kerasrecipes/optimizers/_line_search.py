@@ -20,13 +20,15 @@ The line search looks for a step t along d with the strong Wolfe conditions, for
 
 the second only where values are known. The last term lets a step through whose gain is lost in
 the rounding of f, as Hager and Zhang's approximate Wolfe conditions do. A bracket whose lower end
-goes down and whose upper end goes up, is too high or not finite is shrunk by the secant of the
-slopes, by the parabola where the upper end is too high, and each third time by halves; without
-an upper end the secant of the last two slopes leads further out.
+goes down and whose upper end goes up, is too high or not finite is shrunk by the cubic through
+values and slopes of both ends, in Moré and Thuente's way where the upper end is the higher one; by
+the secant of the slopes where values are unknown or differ by rounding alone; and each fourth
+time by halves. Without an upper end the secant of the last two slopes leads further out.
 
 Hager and Zhang, A New Conjugate Gradient Method with Guaranteed Descent and an Efficient Line
-Search, 2005, https://doi.org/10.1137/030601880; Nocedal and Wright, Numerical Optimization, 2006,
-chapter 3.
+Search, 2005, https://doi.org/10.1137/030601880; Moré and Thuente, Line Search Algorithms with
+Guaranteed Sufficient Decrease, 1994, https://doi.org/10.1145/192115.192132; Nocedal and Wright,
+Numerical Optimization, 2006, chapter 3.
 """
 
 import dataclasses
@@ -51,7 +53,8 @@ NUMBERS = (
     "low_slope",
     "low_value",
     "high",  # inf while there is no upper end
-    "high_slope",  # NaN where it tells nothing
+    "high_slope",  # NaN where the upper end is not finite
+    "high_value",  # likewise, and where values are unknown
     "largest",  # largest entry of the gradient at the accepted point
     "square",  # of its length
 )
@@ -190,6 +193,7 @@ def _arrived(state, n, trial, value, seen, accept, rate, rule, limits):
         "low_value": value,
         "high": math.inf,
         "high_slope": math.nan,
+        "high_value": math.nan,
         "largest": steepest,
         "square": seen.square,
     }
@@ -201,10 +205,10 @@ def _arrived(state, n, trial, value, seen, accept, rate, rule, limits):
 def _missed(state, n, trial, value, seen, finite, fresh, given_up, too_high, rule, limits):
     """The accepted point stays; the next trial is elsewhere on the line, or the search ends."""
     slope, where = seen.slope, number.where
-    bracket = _narrowed(n, value, slope, slope >= 0, too_high)
+    bracket = _narrowed(n, value, slope, too_high, finite)
     failed = ~fresh & (n["trials"] >= limits.max_trials)
     # A search that finds nothing ends at its lower end, where the slope still goes down.
-    length = where(failed, bracket["low"], _next_length(n, bracket, value, slope, too_high, finite))
+    length = where(failed, bracket["low"], _next_length(n, bracket, slope, finite))
     stuck = (failed & (bracket["low"] <= 0)) | (~finite & (fresh | given_up))
     failures = where(stuck, n["failures"] + 1, n["failures"])
     stalled = stuck & (failures > 1) & (n["status"] != UNEQUAL)
@@ -249,26 +253,33 @@ def unscaled(square):
     return number.where(square > 1.0, 1.0 / number.sqrt(square), 1.0)
 
 
-def _narrowed(n, value, slope, uphill, too_high):
+def _narrowed(n, value, slope, too_high, finite):
     where = number.where
-    over = uphill | too_high
+    over = (slope >= 0) | too_high
     ends = {"low": n["length"], "low_slope": slope, "low_value": value}
     return {
         **{name: where(over, n[name], new) for name, new in ends.items()},
         "high": where(over, n["length"], n["high"]),
-        "high_slope": where(over, where(too_high, math.nan, slope), n["high_slope"]),
+        "high_slope": where(over, where(finite, slope, math.nan), n["high_slope"]),
+        "high_value": where(over, where(finite, value, math.nan), n["high_value"]),
     }
 
 
-def _next_length(n, bracket, value, slope, too_high, finite):
+def _next_length(n, bracket, slope, finite):
     where, clip = number.where, number.clip
-    low, down = bracket["low"], bracket["low_slope"]
-    width = bracket["high"] - low
-    secant = down / (down - bracket["high_slope"])
-    parabola = -0.5 * down * width / (value - bracket["low_value"] - down * width)
-    share = where(too_high, where(finite, clip(parabola, 0.1, 0.5), 0.1), secant)
-    halve = ~number.isfinite(share) | (n["trials"] % 3 == 0)
-    inside = low + width * where(halve, 0.5, clip(share, 0.01, 0.99))
+    low, down, up = bracket["low"], bracket["low_slope"], bracket["high_slope"]
+    width, rise = bracket["high"] - low, bracket["high_value"] - bracket["low_value"]
+    secant = down / (down - up)
+    parabola = -0.5 * down * width / (rise - down * width)
+    bend = down + up - 3 * rise / width
+    root = number.sqrt(bend * bend - down * up)
+    cubic = 1 - (up + root - bend) / (up - down + 2 * root)
+    careful = where((rise > 0) & (cubic > parabola), (cubic + parabola) / 2, cubic)
+    trusted = number.isfinite(cubic) & (abs(rise) > NOISE * abs(bracket["low_value"]))
+    share = where(trusted, careful, where(up > 0, secant, parabola))
+    share = where(finite, clip(share, 0.001, 0.999), 0.1)
+    halve = ~number.isfinite(share) | (n["trials"] % 4 == 0)
+    inside = low + width * where(halve, 0.5, share)
 
     reach = n["length"] - n["low"]
     further = slope / (n["low_slope"] - slope)

@@ -184,6 +184,8 @@ FAULTS = [
         ("finite &= number.isfinite(value)", "pass"),
         ("finite & (fresh | accept),", "fresh | accept,"),
         ("(down < 0) & number.isfinite(down)", "down < 0"),
+        ("where(trusted, careful, where", "where(trusted & ~trusted, careful, where"),
+        ("(cubic + parabola) / 2, cubic)", "cubic, cubic)"),
         ("where(ended, 0.0, length)", "length"),
     ),
     *faults(
