@@ -9,9 +9,9 @@ Result: seeds 0, 1, 2, Keras 3.15.1, JAX 0.10.2, 2 CPU cores, 200 passes, SGD at
         three by the training loss; squared error of an image, mean of 1,000 test images; the
         seconds are those of seed 0 with nothing else running:
                                    training loss   half way        end             seconds
-            conjugate gradients    193.0 to 197.6  49.35 to 51.18  47.52 to 48.93  13.3
-            momentum, all images   202.1 to 205.7  51.18 to 51.19  50.05 to 51.18  6.3
-            momentum, batches      98.8 to 102.3   24.34 to 31.79  19.14 to 19.81  13.2
+            conjugate gradients    191.4 to 193.2  48.43 to 50.15  46.87 to 47.48  12.1
+            momentum, all images   199.5 to 205.1  51.18           49.28 to 51.18  5.9
+            momentum, batches      98.9 to 102.3   24.34 to 31.79  19.14 to 19.81  11.5
         Not what Le et al. found: the gradient of all images keeps both full-batch ways for most of
         the time on the plateau where every output is the mean image (51.2). Conjugate gradients
         come off it first, and without a rate; in the same passes and seconds SGD on batches of

@@ -7,13 +7,13 @@ optimizer, needs as many examples as before, and a batch solver's steps have bec
 Result: MNIST, test error, mean (lowest, highest), seeds 0-2, Keras 3.15.1, JAX 0.10.2, CPU; until
         it stays within 0.0025 of that at the minimum:
                             seconds              passes         error at the end
-            small L-BFGS    0.03 (0.02, 0.04)    11 (8, 16)     0.1211 (0.1151, 0.1259)
-            small SGD       0.79 (0.11, 1.51)    120 (12, 215)  0.1214 (0.1156, 0.1262)
-            large L-BFGS    1.91 (1.88, 1.95)    28 (28, 28)    0.0744 (0.0744, 0.0744)
-            large SGD       1.58 (1.51, 1.69)    4.5 (4.2, 4.8) 0.0755 (0.0754, 0.0755)
+            small L-BFGS    0.02 (0.02, 0.03)    11 (8, 16)     0.1211 (0.1151, 0.1259)
+            small SGD       0.62 (0.06, 1.12)    120 (12, 215)  0.1214 (0.1156, 0.1262)
+            large L-BFGS    1.30 (1.25, 1.33)    28 (28, 28)    0.0740 (0.0740, 0.0740)
+            large SGD       1.40 (1.26, 1.48)    4.6 (4.2, 4.8) 0.0755 (0.0754, 0.0755)
         Small is 1,000 images, large 60,000. In examples it is as Bottou says: at large scale SGD
         needs a sixth. By the clock the two are even there, since a pass in batches of 64 takes
-        five times as long as one gradient; at small scale L-BFGS is ahead, and has no rate.
+        six times as long as one gradient; at small scale L-BFGS is ahead, and has no rate.
 Tune:   DECAY by validation, then RATES by `tune`, which matter at large scale (L-BFGS has none).
 """
 

@@ -6,10 +6,10 @@ The network carries its derivatives along, so the residual is the output of an o
 
 Result: seeds 0 to 3, Keras 3.15.1, JAX 0.10.2, CPU; relative L2 error of u on 256 x 100 points:
                                 seconds   mean square residual   error of u
-            1500 steps of Adam  9 to 14   2.1e-3 to 3.0e-2       0.016 to 0.095
-            then L-BFGS         42 to 63  1.5e-6 to 8.1e-6       0.0007, 0.0009, 0.0002, 0.0004
-            Adam alone          42 to 63  7.5e-5 to 6.0e-4       0.007, 0.003, 0.008, 0.007
-Tune:   BEGIN (from 300 L-BFGS ends at 0.0013 on seed 1), STRETCH (1 is slower), EPOCHS, POINTS.
+            1500 steps of Adam  8         2.1e-3 to 3.0e-2       0.016 to 0.095
+            then L-BFGS         39 to 40  2.9e-6 to 9.4e-6       0.0006, 0.0009, 0.0004, 0.0005
+            Adam alone          39 to 40  1.2e-4 to 2.2e-4       0.004, 0.004, 0.003, 0.005
+Tune:   BEGIN (fewer steps of Adam, a worse valley), STRETCH (1 is slower), EPOCHS, POINTS.
 """
 
 import time

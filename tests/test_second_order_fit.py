@@ -10,6 +10,7 @@ from kerasrecipes import _backend
 from kerasrecipes.callbacks import SwapAcceptedWeights
 from kerasrecipes.data import FullBatch
 from kerasrecipes.optimizers import LBFGS, NonlinearCG
+from kerasrecipes.optimizers._full_batch import _advance
 from kerasrecipes.optimizers._line_search import (
     NUMBERS,
     STALLED,
@@ -249,6 +250,22 @@ def test_a_bracket_is_shrunk_by_the_cubic_through_its_ends(double, unit, with_va
     seen = descend(cubic, [0.0], NonlinearCGRule(), limits, with_values, budget=3)
     assert [len(seen), *seen[1][0]] == [3, 1.0]
     np.testing.assert_allclose(seen[2][0], expected, rtol=1e-12)
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="only JAX compiles conditions outside of a step")
+def test_a_hand_written_loop_compiles_the_search_once():
+    turns = []
+
+    class Counted(NonlinearCGRule):
+        def turn(self, *arguments):
+            turns.append(arguments)
+            return super().turn(*arguments)
+
+    point = ops.ones((3,))
+    state = start(point, rule := Counted())
+    for _ in range(6):
+        state, point = _advance(state, point, None, point, 1.0, rule=rule, limits=Limits(0.1))
+    assert 1 <= len(turns) <= 2, "the first state differs in what JAX calls weak types"
 
 
 @pytest.mark.parametrize("name", sorted(CI))

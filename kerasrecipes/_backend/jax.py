@@ -24,6 +24,12 @@ def compiled(function):
     return jax.jit(function)
 
 
+def eager(function, static):
+    """`function` for calls outside of a compiled one too; `static` names what holds no tensors."""
+    # Each condition and loop in it would be compiled anew at each call.
+    return jax.jit(function, static_argnames=static)
+
+
 def value_and_gradient(function):
     """`(w, *data) -> (function(w, *data), its gradient with respect to w)`, compiled."""
     return jax.jit(jax.value_and_grad(function))

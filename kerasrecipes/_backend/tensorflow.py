@@ -22,6 +22,11 @@ def compiled(function):
     return tf.function(function)
 
 
+def eager(function, static):
+    """`function` for calls outside of a compiled one too; `static` names what holds no tensors."""
+    return function
+
+
 def value_and_gradient(function):
     """`(w, *data) -> (function(w, *data), its gradient with respect to w)`, compiled."""
 

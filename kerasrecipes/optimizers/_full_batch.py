@@ -21,6 +21,7 @@ from kerasrecipes.optimizers._line_search import (
 )
 from kerasrecipes.optimizers._trial import TrialPoints, tensor
 
+_advance = _backend.eager(advance, static=("rule", "limits"))
 _SPOILS = {
     "weight_decay": "put it into the loss, such as `kernel_regularizer=keras.regularizers.L2()`",
     "clipnorm": "the line search keeps steps short",
@@ -181,7 +182,9 @@ class FullBatchOptimizer(TrialPoints, keras.optimizers.Optimizer):
         swapped = _backend.numbers(ops.convert_to_tensor(self.swapped))
         rate = _backend.numbers(ops.cast(ops.convert_to_tensor(learning_rate), held.dtype))
         limits = Limits(self.curvature, self.sufficient_decrease, self.tolerance, self.max_trials)
-        after, trial = advance(state, held, value, fed, rate, self.rule, limits, swapped)
+        after, trial = _advance(
+            state, held, value, fed, rate, rule=self.rule, limits=limits, fresh=swapped
+        )
         for name, variable in zip(self._parts, self._state, strict=True):
             if after[name] is not state[name]:
                 variable.assign(after[name])

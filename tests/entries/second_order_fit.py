@@ -8,7 +8,7 @@ from kerasrecipes.callbacks import SwapAcceptedWeights
 from kerasrecipes.data import FullBatch
 from kerasrecipes.optimizers import LBFGS, NonlinearCG
 from tests.entries.trial_points import fitted, least_squares, linear
-from tests.entry import Entry, faults
+from tests.entry import Entry, Fault, faults
 from tests.problems import network, values
 
 __all__ = ["bfgs", "fitted", "least_squares", "linear"]
@@ -195,6 +195,14 @@ FAULTS = [
         ("point.assign(held)", "pass"),
         ("held + ops.cast(loss, held.dtype)", "ops.cast(loss, held.dtype)"),
         ('if getattr(self, "_made", False):', "if False:"),
+    ),
+    Fault(
+        ("optimizers.LBFGS",),
+        "_backend/jax.py",
+        "return jax.jit(function, static_argnames=static)",
+        "return function",
+        f"tests/{_HERE}::test_a_hand_written_loop_compiles_the_search_once",
+        backend="jax",
     ),
     *faults(
         "data.FullBatch",
