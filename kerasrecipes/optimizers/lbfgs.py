@@ -44,10 +44,10 @@ Technical details
 
     In `fit`, an evaluation of a small model takes the time of 1.0 to 1.3 steps of SGD; with 1 M
     weights and `memory_size=10` of 1.1 to 1.2 with 10,000 examples, 1.4 to 1.7 with 2,000, but
-    3 with 256. To the same loss it needs at most 1.05 times the evaluations of the best
-    of SciPy, optax, jaxopt, optimistix, torch and TensorFlow Probability
-    (benchmarks/second_order.py, geometric means of 5 starts, medians of 9 rounds, CPU, Keras
-    3.15.1 on TensorFlow 2.21.0, JAX 0.10.2 and torch 2.13.0; docs/evidence.md).
+    3 with 256. To the same loss it needs at most 1.05 times the evaluations of the best of SciPy,
+    optax, jaxopt, optimistix, torch and TensorFlow Probability (benchmarks/second_order.py,
+    geometric means of 5 starts, medians of 9 rounds, CPU, Keras 3.15.1 on TensorFlow 2.21.0, JAX
+    0.10.2 and torch 2.13.0; docs/evidence.md).
 
 Attribution
     Nocedal, Updating Quasi-Newton Matrices with Limited Storage, 1980; Liu and Nocedal, On the
