@@ -9,7 +9,8 @@ Peers of another backend, or not installed, are left out, and so is the problem 
 there. Further ratios: one step of LBFGS inside `fit` to one of SGD, also at 1 M
 weights, and a Hessian-vector product to a gradient. TensorFlow runs on one thread; give PyTorch
 OMP_NUM_THREADS=1, since two threads are slow for it on small problems. The result is written to
-benchmarks/results.
+benchmarks/results, and to a file of its own where glibc is told to keep freed memory
+(MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000).
 """
 
 import functools
@@ -30,6 +31,8 @@ from kerasrecipes.objective import Objective
 from kerasrecipes.optimizers import LBFGS, minimize
 
 BACKEND = keras.config.backend()
+MALLOC = {name: value for name, value in os.environ.items() if name.startswith("MALLOC_")}
+NAME = "second_order_malloc" if MALLOC else "second_order"
 MEMORY, MOST = 10, 400
 
 
@@ -347,7 +350,13 @@ def measure(name, rounds):
         if solver == "minimize":
             sets = [functools.partial(objective.set_vector, start) for start in starts]
             runs[solver] = list(zip(sets, map(make, needed), strict=True))
-    found = timed(runs | in_fit(x, y, hidden, decay, starts, evaluations["minimize"]), rounds)
+    fits = in_fit(x, y, hidden, decay, starts, evaluations["minimize"])
+    found = timed(runs | fits, rounds)
+    reached = []
+    for (ready, fit), target in zip(fits["LBFGS in fit"], targets, strict=True):
+        ready()
+        fitted = Objective(fit().model, x, y)
+        reached.append(fitted.value(fitted.get_vector()) / target)
     logs = {solver: np.log(n).mean() for solver, n in evaluations.items()}
     return {
         "loss to reach": [round(target, 6) for target in targets],
@@ -356,6 +365,7 @@ def measure(name, rounds):
             solver: round(float(np.exp(log - logs["scipy"])), 3) for solver, log in logs.items()
         },
         "not reached": missed,
+        "loss in fit / loss to reach, at most": round(max(reached), 6),
         "seconds, all starts": {n: quartiles(s) for n, s in found.items()},
         "LBFGS step / SGD step in fit": ratio(found, "LBFGS in fit", "SGD in the same fit"),
     }
@@ -385,13 +395,14 @@ def main(rounds=7, part=""):
     parts = {name: functools.partial(measure, name) for name in PROBLEMS}
     for examples in (256, 2000, 10000):
         parts[f"1 M weights, {examples} examples"] = functools.partial(large, examples)
-    path = FOLDER / f"second_order_{BACKEND}.json"
+    path = FOLDER / f"{NAME}_{BACKEND}.json"
     kept = json.loads(path.read_text())["problems"] if path.exists() else {}
     found = {name: run(rounds) for name, run in parts.items() if part in name}
     return {
-        "benchmark": "second_order",
+        "benchmark": NAME,
         "problems": kept | {name: {"rounds": rounds, **one} for name, one in found.items() if one},
         "threads": os.environ.get("OMP_NUM_THREADS"),
+        **({"malloc": MALLOC} if MALLOC else {}),
         **setting("scipy", *PEERS[BACKEND]),
     }
 
