@@ -16,14 +16,14 @@ def main():
     """
     installed = [name for name in BACKENDS if importlib.util.find_spec(name)]
     if not installed:
-        return complain("no backend is installed: pip install 'kerasrecipes[tensorflow,report]'")
+        return complain("no backend is installed: pip install tensorflow, jax or torch")
     chosen = os.environ.get("KERAS_BACKEND")
     if chosen and chosen not in BACKENDS:
         return complain(f"KERAS_BACKEND={chosen} is not known: choose {', '.join(installed)}")
     if chosen and chosen not in installed:
         return complain(
-            f"KERAS_BACKEND={chosen} is not installed: pip install 'kerasrecipes[{chosen},report]' "
-            f"or choose {', '.join(installed)}"
+            f"KERAS_BACKEND={chosen} is not installed: pip install {chosen}, or choose "
+            f"{', '.join(installed)}"
         )
     # Keras writes keras.json at its first import, so what it names need not be anyone's wish.
     if not chosen and configured() not in installed:

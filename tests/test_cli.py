@@ -320,12 +320,11 @@ def started(home, installed, *argv, **variables):
 @pytest.mark.parametrize(
     "installed, chosen, line",
     [
-        ((), {}, "no backend is installed: pip install 'kerasrecipes[tensorflow,report]'"),
+        ((), {}, "no backend is installed: pip install tensorflow, jax or torch"),
         (
             ("jax",),
             {"KERAS_BACKEND": "torch"},
-            "KERAS_BACKEND=torch is not installed: pip install 'kerasrecipes[torch,report]' or "
-            "choose jax",
+            "KERAS_BACKEND=torch is not installed: pip install torch, or choose jax",
         ),
         (
             ("jax", "torch"),

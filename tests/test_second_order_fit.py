@@ -422,6 +422,26 @@ def test_validation_and_checkpoints_see_the_accepted_weights(make, tmp_path):
 
 
 @BOTH
+@pytest.mark.parametrize("epoch", [1, 2, 3, 4])
+def test_from_a_checkpoint_of_keras_the_search_goes_on_bit_for_bit(make, epoch, tmp_path):
+    keras.utils.set_random_seed(0)
+    x, y = classes()
+    settings = {"batch_size": len(x), "epochs": 9}
+    model = network(
+        keras.layers.Dense(4, "tanh"), optimizer=make(curvature=0.02, sufficient_decrease=1e-3)
+    )
+    checkpoint = keras.callbacks.ModelCheckpoint(tmp_path / "{epoch}.keras")
+    fitted(model, x, y, callbacks=[SwapAcceptedWeights(), checkpoint], **settings)
+    resumed = keras.saving.load_model(tmp_path / f"{epoch}.keras")
+    assert ops.convert_to_numpy(resumed.optimizer.swapped)
+    fitted(resumed, x, y, callbacks=[SwapAcceptedWeights()], initial_epoch=epoch, **settings)
+    assert 0 < model.optimizer.accepted_steps < 9
+    for one, other in ((model, resumed), (model.optimizer, resumed.optimizer)):
+        for a, b in zip(values(one.variables), values(other.variables), strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+@BOTH
 @pytest.mark.parametrize("steps", [1, 2, 3, 4])
 @pytest.mark.parametrize("swapped", [False, True])
 def test_saved_within_a_search_it_goes_on_bit_for_bit(make, steps, swapped, tmp_path):

@@ -18,7 +18,7 @@ def page(**parts):
     try:
         import jinja2
     except ImportError as error:
-        raise ImportError("The report needs jinja2: pip install 'kerasrecipes[report]'.") from error
+        raise ImportError("The report needs jinja2: pip install jinja2.") from error
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )

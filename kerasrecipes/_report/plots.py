@@ -81,7 +81,7 @@ def _axes(xlabel, ylabel, title, size):
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ImportError("Plots need matplotlib: pip install 'kerasrecipes[report]'.") from error
+        raise ImportError("Plots need matplotlib: pip install matplotlib.") from error
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots()
     axes.set_xlabel(xlabel, color=GREY)

@@ -10,8 +10,8 @@ How to use
     >>> history = model.fit(FullBatch(x, x[:, :1], steps=20), epochs=1, verbose=0)
 
 Suggested hyperparameters
-    `steps`: evaluations between two looks at validation data, from 10 to 100. An epoch of Keras
-    costs about as much as a dozen small evaluations.
+    `steps`: evaluations between two looks at validation data, from 10 to 100. Each
+    epoch of Keras has a cost of its own, which small models feel.
 
 When not to use
     Where the data does not fit onto the device at once: `fit(x, y)` with

@@ -83,9 +83,7 @@ def _digits():
         from sklearn.datasets import load_digits
         from sklearn.model_selection import train_test_split
     except ImportError as error:
-        raise ImportError(
-            "The digits come with scikit-learn: pip install 'kerasrecipes[report]'."
-        ) from error
+        raise ImportError("The digits come with scikit-learn: pip install scikit-learn.") from error
     digits = load_digits()
     x_train, x_test, y_train, y_test = train_test_split(
         digits.images.astype("uint8"),

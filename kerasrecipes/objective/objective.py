@@ -34,8 +34,9 @@ Technical details
     The last batch stays on the device, so data that fits into one batch is sent there once.
     Vectors are float32 unless the model's variables are float64 (exact on TensorFlow alone).
 
-    Products with the Hessian are exact derivatives of the gradient, at about twice its cost. The
-    matrix itself is for small networks: up to 4096 weights, unless forced.
+    Products with the Hessian are exact derivatives of the gradient, at 1.3 to 2.4 times its cost
+    (1 M weights, three backends, CPU; benchmarks/second_order.py). The matrix itself is for small
+    networks: up to 4096 weights, unless forced.
     TensorFlow's `tf.nn.moments` has a wrong second derivative (it holds the mean inside the
     variance constant), so while these products are traced a right one stands in its place.
     Piecewise linear activations have curvature 0 within their pieces, and that is what is seen.

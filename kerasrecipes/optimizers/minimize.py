@@ -17,10 +17,11 @@ Suggested hyperparameters
     examples fit into memory at once.
 
 When not to use
-    On more data than one evaluation can afford: stochastic gradients are at the optimum of a
-    large problem before a full batch has made ten steps. To regularize by stopping early: it
-    runs to the minimum of the training loss. For metrics, callbacks or validation in between:
-    compile with LBFGS or NonlinearCG and call `fit`, or take NewtonSteps.
+    On more data than one evaluation can afford: in recipes/logistic_lbfgs.py, 60,000 images, SGD
+    needed 4.6 passes where L-BFGS needed 28, in about the same seconds (seeds 0 to 2, JAX). To
+    regularize by stopping early: it runs to the minimum of the training loss. For metrics,
+    callbacks or validation in between: compile with LBFGS or NonlinearCG and call `fit`, or take
+    NewtonSteps.
 
 Technical details
     "lbfgs" and "nonlinear_cg" are the machine of LBFGS and NonlinearCG in one loop, compiled on

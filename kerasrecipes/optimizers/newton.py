@@ -19,7 +19,7 @@ Suggested hyperparameters
     damping down to the square of the least eigenvalue that counts, (1e-1, 1e-3, ..., 1e-11).
 
 When not to use
-    As the deck has it: on non-convex losses. Newton's step goes to the nearest stationary point,
+    On non-convex losses. Newton's step goes to the nearest stationary point,
     be it a saddle or a maximum: along directions of negative curvature it climbs. Damping above
     the size of the most negative eigenvalue prevents that, and where curvature is strongly
     negative it makes the step a tiny one of gradient descent. Storing the Hessian takes k², solving

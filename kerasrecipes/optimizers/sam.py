@@ -15,7 +15,8 @@ How to use
 Suggested hyperparameters
     `rho`: 0.05 in the paper, from 0.01 to 1 on a logarithmic grid. `inner_optimizer`: the one
     you would use alone; tune its rate together with `rho`. Under wrong labels 0.5 with a
-    smaller rate gained 0.03 of test accuracy at equal gradients (recipes/sam.py, seeds 0-4).
+    smaller rate gained 0.03 of test accuracy at equal gradients (recipes/sam.py, seeds 0
+    to 4, JAX).
 
 When not to use
     Where each example is seen about once, or where under-fitting is the trouble: an update costs

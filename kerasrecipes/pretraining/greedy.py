@@ -17,9 +17,11 @@ Suggested hyperparameters
     `x`, `y`: all the training data. Fine-tune with the rate of the stages or a smaller one.
 
 When not to use
-    Where the right initialization or a normalization already makes the network train, which on
-    recipes/deep_sigmoid_greedy.py a Glorot start does as well. It is "too greedy" (Bengio et
-    al.): a block keeps what serves the labels now and may discard what a higher one needs.
+    Where the right initialization or a normalization already makes the network train: in
+    recipes/deep_sigmoid_greedy.py four times Glorot's start did as well (1307 errors of 10,000
+    against 1355, Glorot's own start 1691: means of seeds 0 to 2, TensorFlow). It is "too greedy"
+    (Bengio et al.): a block keeps what serves the labels now and may discard what a higher one
+    needs.
 
 Technical details
     A block begins at each layer with a kernel (a trainable weight of two or more axes) and takes
