@@ -38,6 +38,16 @@ def number(argument, value, low=None, high=None, *, open_low=False, open_high=Fa
     return float(value)
 
 
+def unconstrained(who, variables):
+    """Raises a ValueError where a variable has a constraint, which moves along lines ignore."""
+    bound = [v.path for v in variables if getattr(v, "constraint", None) is not None]
+    if bound:
+        raise ValueError(
+            f"{who} moves along straight lines, which constraints bend. Take them from "
+            f"{', '.join(bound)}, or write the layer so that free weights parametrize it."
+        )
+
+
 def integer(argument, value, low=None, high=None):
     """Returns `value` as an int within the bounds, else raises a TypeError or ValueError."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):

@@ -422,6 +422,29 @@ def test_difficulty_averages_over_all_axes_but_the_first_and_means_the_loss_of_e
     np.testing.assert_allclose(found.mean(), model.evaluate(x, y, verbose=0), rtol=1e-5)
 
 
+def _squares(y_true, y_pred):
+    return ops.mean(ops.square(y_pred - y_true), -1)
+
+
+class Squares(keras.losses.Loss):
+    def call(self, y_true, y_pred):
+        return _squares(y_true, y_pred)
+
+
+@pytest.mark.parametrize("loss", [_squares, Squares()])
+@pytest.mark.parametrize("column", [True, False])
+def test_difficulty_takes_integer_targets_as_fit_does(loss, column):
+    x, y = np.eye(4, dtype="float32"), np.arange(4)
+    head = [] if column else [keras.layers.Flatten(), keras.layers.Reshape(())]
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1), *head])
+    model.compile("sgd", loss)
+    predicted = model.predict(x, verbose=0).reshape(-1)
+    for target in (y, y[:, None]):
+        if column or target is not y:
+            found = difficulty_from(model, x, target)
+            np.testing.assert_allclose(found, (predicted - y) ** 2, rtol=1e-5)
+
+
 def test_one_compilation_and_one_more_for_each_further_batch_shape(backend):
     if backend == "torch":
         pytest.skip("PyTorch runs eagerly: there is nothing to trace")

@@ -55,6 +55,18 @@ def close(ours, reference, tolerance):
     assert np.abs(ours - reference).max() <= tolerance * np.abs(reference).max()
 
 
+class SelfAttention(L.Layer):
+    def __init__(self):
+        super().__init__()
+        self.inner = L.MultiHeadAttention(2, 2)
+
+    def build(self, shape):
+        self.inner.build(shape, shape)
+
+    def call(self, inputs):
+        return self.inner(inputs, inputs)
+
+
 HIDDEN = {
     "regularized": lambda: [L.Dense(5, "tanh", kernel_regularizer="l2", activity_regularizer="l2")],
     "batch norm": lambda: [L.Dense(5, "tanh"), L.BatchNormalization()],
@@ -62,6 +74,7 @@ HIDDEN = {
     "group norm": lambda: [L.Dense(6, "tanh"), L.GroupNormalization(2)],
     "dropout": lambda: [L.Dense(6, "tanh"), L.Dropout(0.3, seed=1), L.Dropout(0.2)],
     "convolution": lambda: [L.Reshape((6, 1)), L.Conv1D(3, 3, activation="tanh")],
+    "attention": lambda: [L.Reshape((3, 2)), SelfAttention()],
     "recurrent": lambda: [L.Reshape((3, 2)), L.LSTM(3)],
 }
 
@@ -231,10 +244,11 @@ def test_gauss_newton_refuses_a_loss_that_sees_more_than_outputs():
     tokens = keras.Input((4,), dtype="int32")
     masked = keras.Model(tokens, L.Dense(1)(L.Embedding(5, 2, mask_zero=True)(tokens)))
     masked.compile(loss="mse")
-    x = np.array([[1, 2, 0, 0], [3, 0, 0, 0]])
+    x = np.array([[1, 2, 3, 4], [3, 0, 0, 0]])
     for objective in (
         Objective(model, np.ones((2, 3)), np.ones((2, 1))),
         Objective(masked, x, np.arange(8.0).reshape(2, 4, 1)),
+        Objective(masked, x, np.arange(8.0).reshape(2, 4, 1), batch_size=1),
     ):
         w = objective.get_vector()
         (v,) = directions(w.size, 1)

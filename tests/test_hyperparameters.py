@@ -737,6 +737,37 @@ def test_monitor_shows_layers_and_several_optimizers():
     assert "a.learning_rate" not in logs and "b.learning_rate" in logs
 
 
+@pytest.mark.parametrize("wrap", [lambda o: o, kr.optimizers.Masked])
+def test_monitor_and_schedule_know_what_a_function_will_return(wrap):
+    def model():
+        sgd, adam = SGD(0.1, momentum=0.5, name="a"), Adam(0.5, name="b")
+        choose = keras.optimizers.MultiOptimizer(lambda v: adam if "bias" in v.path else sgd)
+        return linear(wrap(choose))
+
+    _, logs = follow(model(), HyperparameterMonitor(["a.momentum", "b.learning_rate"]))
+    assert logs["a.momentum"] == [0.5, 0.5] and logs["b.learning_rate"] == [0.5, 0.5]
+    moving = HyperparameterSchedule("a.momentum", lambda epoch: 0.25 * epoch, "epoch")
+    _, logs = follow(model(), moving, HyperparameterMonitor(["a.momentum"]))
+    assert logs["a.momentum"] == [0.0, 0.25]
+
+
+@pytest.mark.parametrize("held", [3, {"a": 1}, "model"])
+def test_monitor_takes_a_layer_that_calls_something_else_its_layers(held):
+    class Block(keras.layers.Layer):
+        def __init__(self):
+            super().__init__()
+            inner = keras.Sequential([Factor(name="scale")])
+            self.layers = inner if held == "model" else held
+
+        def call(self, inputs):
+            return self.layers(inputs) if held == "model" else inputs
+
+    model = keras.Sequential([keras.Input((3,)), Block(), keras.layers.Dense(1)])
+    model.compile(SGD(0.1), "mse")
+    _, logs = follow(model, HyperparameterMonitor())
+    assert ("scale.factor" in logs) == (held == "model")
+
+
 def test_monitor_changes_nothing():
     results = []
     for callbacks in ([], [HyperparameterMonitor()]):

@@ -7,8 +7,17 @@ from keras import ops
 
 from kerasrecipes.callbacks import NewtonSteps
 from kerasrecipes.objective import Objective
-from kerasrecipes.optimizers import LBFGS, SAM, GaussNewton, Newton, SaddleFreeNewton, minimize
+from kerasrecipes.optimizers import (
+    LBFGS,
+    SAM,
+    GaussNewton,
+    Masked,
+    Newton,
+    SaddleFreeNewton,
+    minimize,
+)
 from kerasrecipes.optimizers._curvature import lanczos
+from kerasrecipes.optimizers.lbfgs import LBFGSRule
 from tests import references
 from tests.problems import assert_unchanged, classes, everything, network, values
 
@@ -481,3 +490,47 @@ def test_newton_steps_refuse_what_cannot_be():
     with pytest.raises(ValueError, match="same number of examples"):
         model.fit(x, y, callbacks=[NewtonSteps(Newton(), x, y[1:])], verbose=0)
     assert_unchanged(model, before)
+
+
+def test_newton_steps_refuse_what_would_be_overrun():
+    x, y = classes()
+    bound = network(keras.layers.Dense(4, kernel_constraint="non_neg"))
+    for model, words in (
+        (bound, "constraints bend"),
+        (network(optimizer=Masked("sgd")), "those that Masked holds"),
+    ):
+        model.optimizer.build(model.trainable_variables)
+        before = everything(model)
+        with pytest.raises(ValueError, match=words):
+            model.fit(x, y, callbacks=[NewtonSteps(Newton(), x, y)], verbose=0)
+        assert_unchanged(model, before)
+
+
+def test_minimize_refuses_constraints_and_arguments_that_an_objective_brings():
+    x, y = classes()
+    bound = network(keras.layers.Dense(4, kernel_constraint="non_neg"))
+    for method in ("lbfgs", "newton"):
+        with pytest.raises(ValueError, match="constraints bend"):
+            minimize(bound, x, y, method=method)
+    objective = Objective(network(), x, y)
+    weights = np.ones(len(x))
+    for given in ({"sample_weight": weights}, {"batch_size": 8}, {"training": True}, {"x": x}):
+        with pytest.raises(ValueError, match="brings its data"):
+            minimize(objective, **given)
+
+
+@pytest.mark.skipif(keras.config.backend() != "jax", reason="JAX alone compiles it there")
+def test_minimize_in_batches_compiles_the_search_once():
+    turns = []
+
+    class Counted(LBFGSRule):
+        def turn(self, *arguments):
+            turns.append(arguments)
+            return super().turn(*arguments)
+
+    class Search(LBFGS):
+        rule = property(lambda self: Counted(self.memory_size))
+
+    x, y = classes()
+    history = minimize(network(), x, y, method=Search(), steps=9, batch_size=20)
+    assert len(history.epoch) == 9 and 1 <= len(turns) <= 2

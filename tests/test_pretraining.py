@@ -237,3 +237,10 @@ def test_what_is_no_chain_is_refused_with_the_place():
     masked.compile(loss="mse")
     with pytest.raises(ValueError, match="mask"):
         greedy_supervised(masked, X, Y)
+
+
+def test_a_head_may_hold_a_function():
+    layers = [L.Dense(8, "tanh"), L.Dense(3), L.Lambda(lambda z: 2 * z), L.Softmax()]
+    model = keras.Sequential([keras.Input((6,)), *layers])
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    assert len(greedy_supervised(model, X, Y, epochs=1, verbose=0)) == 1

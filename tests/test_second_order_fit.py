@@ -1,5 +1,7 @@
 """LBFGS and NonlinearCG: the line search, their directions, and both inside `fit`."""
 
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from keras import ops
 from kerasrecipes import _backend
 from kerasrecipes.callbacks import SwapAcceptedWeights
 from kerasrecipes.data import FullBatch
-from kerasrecipes.optimizers import LBFGS, NonlinearCG
+from kerasrecipes.optimizers import LBFGS, Masked, NonlinearCG, inject_hyperparams
 from kerasrecipes.optimizers._full_batch import _advance
 from kerasrecipes.optimizers._line_search import (
     NUMBERS,
@@ -352,6 +354,29 @@ def test_from_a_start_that_is_not_finite_nothing_moves():
     assert optimizer.status.state == "stalled" and "not finite" in optimizer.status.why
 
 
+def test_other_data_after_a_stall_begin_a_new_search():
+    """A stall says that batches were equal until then."""
+    variable, optimizer = keras.Variable([3.0, 4.0]), LBFGS(max_trials=3)
+    for _ in range(12):  # the slope goes up wherever the search looks
+        here = (ops.convert_to_numpy(variable) == [3, 4]).all()
+        optimizer.apply([ops.ones(2) if here else -ops.ones(2)], [variable])
+    assert optimizer.status.state == "stalled" and "unequal" not in optimizer.status.why
+    for _ in range(10):
+        optimizer.apply([2 * ops.convert_to_tensor(variable)], [variable])
+        assert optimizer.status.state != "stalled"
+    assert optimizer.status.state == "converged"
+
+
+def test_a_search_whose_trials_are_not_finite_is_tried_again_from_the_gradient(double):
+    """It ends in a stall: the accepted point itself is finite."""
+    seen = descend(
+        lambda w: (np.sqrt(w[0]), 0.5 / np.sqrt(w)), [1e-3], LBFGSRule(3), Limits(0.9, max_trials=3)
+    )
+    assert all(np.isnan(value) for at, value, *_ in seen if at[0] != 1e-3)
+    assert count(seen, "status") == STALLED and count(seen, "failures") == 2
+    np.testing.assert_array_equal(seen[-1][3]["point"], [1e-3])
+
+
 def test_a_search_that_finds_nothing_stalls(double):
     """The fed gradient points uphill."""
     seen = descend(lambda w: (w @ w, -2 * w), [1.0, 2.0], LBFGSRule(3), Limits(0.9, max_trials=6))
@@ -484,6 +509,73 @@ def test_full_batch_and_accumulated_batches_are_the_same_search(make):
 
 
 @BOTH
+def test_fits_of_one_evaluation_are_warned_of_and_go_on_with_the_callback(make):
+    model, once = linear(make()), linear(make())
+    for _ in range(2):
+        with pytest.warns(UserWarning, match="one evaluation, with which"):
+            whole(model, 1)
+    assert model.optimizer.accepted_steps == 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        whole(once, 6, [SwapAcceptedWeights()])
+        model = linear(make())
+        for _ in range(6):
+            whole(model, 1, [SwapAcceptedWeights()])
+        whole(linear(make()), 2)
+    np.testing.assert_array_equal(model.get_weights()[0], once.get_weights()[0])
+
+
+@BOTH
+def test_weights_that_a_callback_sets_at_the_end_of_an_epoch_begin_a_new_search(make):
+    setting, seen = keras.callbacks.LambdaCallback(), []
+    there = np.array([[3.0], [4.0], [5.0]], "float32")
+
+    def on_epoch_end(epoch, logs=None):
+        if epoch == 2:
+            setting.model.set_weights([there])
+
+    setting.on_epoch_end = on_epoch_end
+    setting.on_train_batch_begin = lambda batch, logs=None: seen.append(
+        setting.model.get_weights()[0]
+    )
+    model = linear(make())
+    whole(model, 30, [SwapAcceptedWeights(every_batch=False), setting])
+    np.testing.assert_array_equal(seen[3], there)
+    np.testing.assert_allclose(model.get_weights()[0], least(), atol=1e-4)
+
+
+def test_full_batch_takes_what_fit_takes():
+    a, b = keras.Input((3,), name="a"), keras.Input((3,), name="b")
+    total = keras.layers.Add()([keras.layers.Dense(1)(a), keras.layers.Dense(1)(b)])
+    for inputs, x in (([a, b], [X, X**2]), ({"a": a, "b": b}, {"a": X, "b": X**2})):
+        ends = []
+        for data in ((x, Y), (FullBatch(x, Y, steps=1),)):
+            model = keras.Model(inputs, total)
+            model.set_weights([np.ones(w.shape) / 8 for w in model.get_weights()])
+            model.compile(LBFGS(), "mse")
+            settings = {"batch_size": len(X)} if len(data) > 1 else {}
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", UserWarning)
+                model.fit(*data, epochs=8, shuffle=False, verbose=0, **settings)
+            ends.append(model.get_weights())
+        for one, other in zip(*ends, strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-4)
+    heads = keras.Model(a, [keras.layers.Dense(1)(a), keras.layers.Dense(1)(a)])
+    heads.compile(LBFGS(), ["mse", "mse"])
+    heads.fit(FullBatch(X, [Y, -Y], steps=30), verbose=0)
+    first, second = heads.predict(X, verbose=0)
+    np.testing.assert_allclose(first, -second, atol=1e-3)
+
+
+def test_a_search_is_neither_masked_nor_are_its_limits_moved():
+    with pytest.raises(ValueError, match="Masked cannot hold LBFGS"):
+        Masked(LBFGS())
+    for name in ("curvature", "sufficient_decrease", "tolerance"):
+        with pytest.raises(ValueError, match="fixed while the search runs"):
+            inject_hyperparams(LBFGS(), name)
+
+
+@BOTH
 @pytest.mark.skipif(BACKEND == "torch", reason="Keras refuses steps_per_execution > 1 on PyTorch")
 def test_several_steps_per_execution_are_the_same_search(make):
     models = linear(make()), linear(make())
@@ -507,6 +599,7 @@ def test_a_model_in_float64_sees_further(make):
     np.testing.assert_allclose(model.get_weights()[0], least(), atol=1e-9)
 
 
+@pytest.mark.filterwarnings("ignore:This `fit` made one evaluation")
 @pytest.mark.parametrize("batches", [1, 4])
 def test_the_loss_is_seen_in_fit(batches):
     model = linear(LBFGS(gradient_accumulation_steps=batches if batches > 1 else None))

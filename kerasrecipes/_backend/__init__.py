@@ -3,12 +3,12 @@
 `compiled`, `value_and_gradient`, `hessian_vector_product`, `hessian_rows` and
 `gauss_newton_vector_product` turn a pure function of tensors into a compiled one, `loop` compiles
 a loop over its evaluations, and `eager` serves calls within and outside of compiled functions.
-`flat` lays tensors end to end and `parts` takes them apart, `with_row` writes into a matrix,
-`matvec` and `vecmat` multiply one with a vector, `unit` is a unit vector, and `passing` looks at a
-loss. What `numbers`, `dot`, `square` and `largest` return is for arithmetic, comparisons, the
-functions of `number`, and `cond`, until `packed` makes it a tensor. `sync(model)` makes the model's
-variables hold what training has reached, and `random_state()` is a context that leaves the
-backend's own global random state as it was.
+`dense` adds up a gradient's rows, `flat` lays tensors end to end and `parts` takes them apart,
+`with_row` writes into a matrix, `matvec` and `vecmat` multiply one with a vector, `unit` is a unit
+vector, and `passing` looks at a loss. What `numbers`, `dot`, `square` and `largest` return is for
+arithmetic, comparisons, the functions of `number`, and `cond`, until `packed` makes it a tensor.
+`sync(model)` makes the model's variables hold what training has reached, and `random_state()` is a
+context that leaves the backend's own global random state as it was.
 """
 
 import keras
@@ -27,6 +27,7 @@ else:
 
 compiled = chosen.compiled
 cond = chosen.cond
+dense = chosen.dense
 dot = chosen.dot
 eager = chosen.eager
 flat = chosen.flat

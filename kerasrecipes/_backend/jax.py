@@ -36,15 +36,15 @@ def value_and_gradient(function):
 
 
 def loop(begin, going_on, body, function):
-    """`(w, *data) -> state`: `body(state, evaluate)` from `begin(w)` while `going_on(state)`.
+    """`(w, *data) -> state`: `body(state, *found)` from `begin(w)` while `going_on(state)`.
 
-    Compiled; `evaluate(w)` returns `function(w, *data)` and its gradient.
+    Compiled; found are `function(w, *data)` and its gradient at w = `state["trial"]`.
     """
     evaluate = jax.value_and_grad(function)
 
     def run(w, *data):
         return jax.lax.while_loop(
-            going_on, lambda state: body(state, lambda w: evaluate(w, *data)), begin(w)
+            going_on, lambda state: body(state, *evaluate(state["trial"], *data)), begin(w)
         )
 
     return jax.jit(run, compiler_options=_in_turn())
@@ -101,6 +101,11 @@ def gauss_newton_vector_product(outputs, loss):
 
 
 @jax.jit
+def dense(gradient):
+    """A gradient whose rows stand each once, as they always do here."""
+    return gradient
+
+
 def flat(tensors):
     """One vector of all entries."""
     # Concatenation in XLA on a CPU asks of each entry where it comes from: ten times slower.

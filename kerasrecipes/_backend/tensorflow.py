@@ -41,16 +41,16 @@ def value_and_gradient(function):
 
 
 def loop(begin, going_on, body, function):
-    """`(w, *data) -> state`: `body(state, evaluate)` from `begin(w)` while `going_on(state)`.
+    """`(w, *data) -> state`: `body(state, *found)` from `begin(w)` while `going_on(state)`.
 
-    Compiled; `evaluate(w)` returns `function(w, *data)` and its gradient.
+    Compiled; found are `function(w, *data)` and its gradient at w = `state["trial"]`.
     """
     evaluate = value_and_gradient(function)
 
     @tf.function
     def run(w, *data):
         (last,) = tf.while_loop(
-            going_on, lambda state: (body(state, lambda w: evaluate(w, *data)),), (begin(w),)
+            going_on, lambda state: (body(state, *evaluate(state["trial"], *data)),), (begin(w),)
         )
         return last
 
@@ -146,6 +146,11 @@ def square(vector):
     """The product of a vector with itself, a number."""
     # In one pass, and without a vector of the squares.
     return 2.0 * tf.nn.l2_loss(vector)
+
+
+def dense(gradient):
+    """A gradient whose rows stand each once: that of an Embedding names a row several times."""
+    return tf.convert_to_tensor(gradient)
 
 
 def flat(tensors):

@@ -6,6 +6,7 @@ import types
 
 import numpy as np
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 
 def compiled(function):
@@ -37,9 +38,9 @@ def value_and_gradient(function):
 
 
 def loop(begin, going_on, body, function):
-    """`(w, *data) -> state`: `body(state, evaluate)` from `begin(w)` while `going_on(state)`.
+    """`(w, *data) -> state`: `body(state, *found)` from `begin(w)` while `going_on(state)`.
 
-    `evaluate(w)` returns `function(w, *data)` and its gradient.
+    Found are `function(w, *data)` and its gradient at w = `state["trial"]`.
     """
     evaluate = None
 
@@ -50,7 +51,7 @@ def loop(begin, going_on, body, function):
         with torch.no_grad():
             state = begin(w)
             while going_on(state):
-                state = body(state, lambda w: evaluate(w, *data))
+                state = body(state, *evaluate(state["trial"], *data))
         return state
 
     return run
@@ -88,7 +89,7 @@ def hessian_rows(function):
 
     def evaluate(w, rows, *data):
         w = w.detach().requires_grad_(True)
-        with torch.enable_grad(), _same_draws():
+        with torch.enable_grad(), _same_draws(), _twice_differentiable():
             slope = _pulled([function(w, *data)], [w], create_graph=True)[0]
             return torch.stack([_pulled([slope], [w], [row], retain_graph=True)[0] for row in rows])
 
@@ -104,7 +105,7 @@ def gauss_newton_vector_product(outputs, loss):
 
     def evaluate(w, v, *data):
         w = w.detach().requires_grad_(True)
-        with torch.enable_grad(), _same_draws():
+        with torch.enable_grad(), _same_draws(), _twice_differentiable():
             z = outputs(w, *data)
             # The pull-back is linear in what is pulled: its derivative, pulled back, is J v.
             zeros = [torch.zeros_like(t, requires_grad=True) for t in z]
@@ -126,6 +127,11 @@ def _pulled(targets, sources, weights=None, **settings):
     return torch.autograd.grad(
         targets, sources, weights, allow_unused=True, materialize_grads=True, **settings
     )
+
+
+def dense(gradient):
+    """A gradient whose rows stand each once, as they always do here."""
+    return gradient
 
 
 def flat(tensors):
@@ -217,6 +223,13 @@ def sync(model):
 def random_state():
     """Leaves the global generators, from which an unseeded Dropout draws, as they were."""
     with torch.random.fork_rng():
+        yield
+
+
+@contextlib.contextmanager
+def _twice_differentiable():
+    # Fused attention and cuDNN's recurrent layers have no second derivative.
+    with sdpa_kernel(SDPBackend.MATH), torch.backends.cudnn.flags(enabled=False):
         yield
 
 

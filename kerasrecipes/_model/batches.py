@@ -51,6 +51,17 @@ def take(data, part):
     return None if data is None else keras.tree.map_structure(lambda a: a[part], data)
 
 
+def same_rank(one, other):
+    """Adds or takes a last axis of size 1, as Keras does around a loss given as a function."""
+    if len(one.shape) < len(other.shape):
+        return same_rank(other, one)[::-1]
+    if len(one.shape) == len(other.shape) + 1 and one.shape[-1] == 1:
+        if len(other.shape) == 1:
+            return one, ops.expand_dims(other, -1)
+        return ops.squeeze(one, -1), other
+    return one, other
+
+
 def as_tensors(data):
     """A nest of arrays as tensors of the backend; None stays None."""
     return None if data is None else keras.tree.map_structure(ops.convert_to_tensor, data)

@@ -10,7 +10,8 @@ def sublayers(layer):
     found, queue = {}, [layer]
     while queue:
         current = queue.pop(0)
-        inner = list(getattr(current, "layers", None) or [])
+        # In a layer that is no model the name `layers` is free for anything.
+        inner = list(current.layers) if isinstance(current, keras.Model) else []
         inner += [v for v in vars(current).values() if isinstance(v, keras.layers.Layer)]
         inner += [
             item

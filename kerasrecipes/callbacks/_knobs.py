@@ -16,6 +16,7 @@ from kerasrecipes.optimizers.inject_hyperparams import (
     checked,
     follow,
     inject,
+    inner,
     locate,
     names_of,
     parts,
@@ -106,15 +107,20 @@ class _LossKnob(Knob):
         return self.loss.coefficient
 
 
+def known_parts(model):
+    """The model's optimizer and all inside it."""
+    found = parts(model.optimizer)
+    if any(isinstance(o, keras.optimizers.MultiOptimizer) and not inner(o) for o in found):
+        # Which optimizers a function of the variable returns is known only now.
+        model.optimizer.build(model.trainable_variables)
+    return parts(model.optimizer)
+
+
 class OptimizerKnob(Knob):
     """A hyperparameter of the optimizer or of one inside it; `schedule` may run in its steps."""
 
     def __init__(self, model, name):
-        optimizer = model.optimizer
-        if isinstance(optimizer, keras.optimizers.MultiOptimizer) and not parts(optimizer)[1:]:
-            # Which optimizers a function of the variable returns is known only now.
-            optimizer.build(model.trainable_variables)
-        part, self.hyperparameter = locate(optimizer, name)
+        part, self.hyperparameter = locate(known_parts(model)[0], name)
         # Under JAX and PyTorch `fit` has built the optimizer before any callback is asked.
         check_movable(part, self.hyperparameter, built=True)
         super().__init__(model, name, getattr(part, self.hyperparameter))
@@ -212,7 +218,7 @@ def _of_variable(model, variable):
     for knob in own_knobs(model):
         if knob.variable is variable:
             return knob if isinstance(knob, _LossKnob) else _checked(model, knob)
-    for part in parts(model.optimizer):
+    for part in known_parts(model):
         for name in names_of(part):
             if getattr(part, name, None) is variable:
                 return OptimizerKnob(model, f"{part.name}.{name}")
@@ -221,7 +227,7 @@ def _of_variable(model, variable):
 
 def _of_name(model, target, losses):
     owner, _, attribute = target.rpartition(".")
-    if not owner or any(owner == part.name for part in parts(model.optimizer)):
+    if not owner or any(owner == part.name for part in known_parts(model)):
         return OptimizerKnob(model, target)
     found = [loss for loss in losses if loss.name == owner] if attribute == "coefficient" else []
     layers = [layer for layer in sublayers(model) if layer.name == owner]

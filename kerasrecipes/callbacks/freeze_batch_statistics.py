@@ -93,7 +93,8 @@ class FreezeBatchStatistics(keras.callbacks.Callback):
     def _freeze(self):
         model = self.model
         own = {name: vars(model).get(name) for name in ("train_step", "make_train_function")}
-        usual = model.train_function
+        # SwapAcceptedWeights guards a step from outside, until its epoch's end.
+        usual = getattr(model.train_function, "unguarded", model.train_function)
         if self._made is None or self._made[0] is not usual:
             # A new object each time: JAX does not trace one again that it knows.
             step = _InferenceStep(model.train_step, self._norms)

@@ -40,8 +40,8 @@ from keras import ops
 
 from kerasrecipes import _backend
 from kerasrecipes._checks import nearest
-from kerasrecipes.callbacks._knobs import own_knobs
-from kerasrecipes.optimizers.inject_hyperparams import inner, names_of, parts
+from kerasrecipes.callbacks._knobs import known_parts, own_knobs
+from kerasrecipes.optimizers.inject_hyperparams import inner, names_of
 
 _ALWAYS = ("learning_rate", "momentum", "weight_decay", "clipnorm", "global_clipnorm", "clipvalue")
 
@@ -66,7 +66,7 @@ class HyperparameterMonitor(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         model = self.model
-        optimizers = parts(model.optimizer)
+        optimizers = known_parts(model)
         several = len([part for part in optimizers if not inner(part)]) > 1
         found = [(part, name) for part in optimizers for name in names_of(part)]
         names = [name for _, name in found]

@@ -40,9 +40,11 @@ import numbers
 import keras
 import numpy as np
 
-from kerasrecipes._checks import integer, number
+from kerasrecipes._checks import integer, number, unconstrained
 from kerasrecipes.objective import Objective
 from kerasrecipes.optimizers._trial import trial_optimizers
+from kerasrecipes.optimizers.inject_hyperparams import parts
+from kerasrecipes.optimizers.masked import Masked
 
 
 class NewtonSteps(keras.callbacks.Callback):
@@ -112,6 +114,12 @@ class NewtonSteps(keras.callbacks.Callback):
                 f"NewtonSteps does not go with {type(self.model.optimizer).__name__}: between its "
                 "gradients the model does not hold the weights it stands on."
             )
+        if any(isinstance(part, Masked) for part in parts(self.model.optimizer)):
+            raise ValueError(
+                "NewtonSteps moves all weights, also those that Masked holds: freeze layers with "
+                "`trainable = False` before `compile` instead."
+            )
+        unconstrained("NewtonSteps", self.model.trainable_variables)
         self._objective = Objective(self.model, self.x, self.y, self.sample_weight, self.batch_size)
         self._best, self._waited = np.inf, 0
 

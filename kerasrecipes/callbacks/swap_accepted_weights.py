@@ -27,17 +27,18 @@ Technical details
 
     A checkpoint taken while the accepted weights are in holds the trial point in the optimizer:
     a fit that goes on from it with this callback (`BackupAndRestore` too) makes the same steps
-    as the uninterrupted one. If the weights were set otherwise after a fit, the next one starts
-    a new pair from them.
+    as the uninterrupted one. If the weights were set otherwise after a fit, or by a callback at
+    the end of an epoch, what comes next starts anew from them.
 
     With LBFGS or NonlinearCG it also ends `fit` after the epoch in which the search converged or
     stalled, and refuses several steps an epoch unless the data is a `data.FullBatch` or all of
     them are accumulated into one gradient.
 
-    Swapping costs one read of a flag and two copies of the weights, once an epoch. Where another
-    callback has a hook at the end of batches (`ModelCheckpoint(save_freq=100)`,
+    Swapping costs one read of a flag, two copies and two checksums of the weights, once an epoch.
+    Where another callback has a hook at the end of batches (`ModelCheckpoint(save_freq=100)`,
     `LambdaCallback`), and on PyTorch always, it is done around each batch: such callbacks see
-    the accepted weights, before a batch too, and each batch waits for the step to end.
+    the accepted weights, before a batch too, and each batch waits for the step to end. Weights
+    that are set between two batches of an epoch are not noticed.
 
     After an exception on TensorFlow and PyTorch, in a step or in a hook for the begin of a batch
     or an epoch, the weights are swapped as it passes; without `every_batch`, a Ctrl-C that falls
@@ -124,9 +125,10 @@ class SwapAcceptedWeights(keras.callbacks.Callback):
         if found is None:
             self.on_train_batch_begin = then
         else:
-            # After all others, so that their hooks see the accepted weights, in their errors too.
-            self._wrap(found, "on_epoch_begin", None if batches else then)
-            self._wrap(found, "on_train_batch_begin", then if batches else None)
+            # After all others, so that their hooks see the accepted weights, in their errors too,
+            # and may make a step of their own.
+            self._wrap(found, "on_epoch_begin", self._guard, *([] if batches else [then]))
+            self._wrap(found, "on_train_batch_begin", *([then] if batches else []))
 
     def _list(self):
         """The list that calls, of which Keras tells a callback nothing."""
@@ -149,7 +151,7 @@ class SwapAcceptedWeights(keras.callbacks.Callback):
             "epoch, or the optimizer `gradient_accumulation_steps` of as many as an epoch has."
         )
 
-    def _wrap(self, callbacks, name, then):
+    def _wrap(self, callbacks, name, *then):
         vars(callbacks).pop(name, None)
         hook = getattr(callbacks, name)
 
@@ -161,8 +163,8 @@ class SwapAcceptedWeights(keras.callbacks.Callback):
                     self._accepted_in()
                     self._release()
                 raise
-            if then is not None:
-                then()
+            for one in then:
+                one()
 
         setattr(callbacks, name, wrapped)
 
@@ -181,6 +183,8 @@ class SwapAcceptedWeights(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         self._accepted_in()
+        for optimizer in self._optimizers():
+            optimizer.watch()
         ends = [o.status.state != "running" for o in self._optimizers() if hasattr(o, "status")]
         if any(ends):
             self.model.stop_training = True

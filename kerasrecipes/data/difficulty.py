@@ -33,7 +33,7 @@ import numpy as np
 from keras import ops
 
 from kerasrecipes._checks import integer
-from kerasrecipes._model.batches import as_arrays, check_lengths, slices
+from kerasrecipes._model.batches import as_arrays, check_lengths, same_rank, slices
 from kerasrecipes._model.state import check_ready
 
 
@@ -86,8 +86,8 @@ def _losses(loss, y, predicted):
     loss = keras.losses.get(loss)
     # `call` is what Keras's losses reduce.
     function = loss.call if isinstance(loss, keras.losses.Loss) else loss
-    if y.ndim == predicted.ndim - 1 and predicted.shape[-1] == 1:
-        y = y[..., None]
-    values = function(ops.convert_to_tensor(y), ops.convert_to_tensor(predicted))
+    dtype = getattr(loss, "dtype", None) or keras.config.floatx()
+    pair = (ops.convert_to_tensor(v, dtype=dtype) for v in (y, predicted))
+    values = function(*same_rank(*pair))
     values = ops.convert_to_numpy(values).astype("float32")
     return values.reshape(len(y), -1).mean(axis=1)

@@ -56,7 +56,8 @@ class FullBatch(keras.utils.PyDataset):
         batch = [as_tensors(v) for v in parts.values()]
         while len(batch) > 1 and batch[-1] is None:
             batch.pop()
-        self.batch = tuple(batch)
+        # Keras takes a list for one leaf on TensorFlow.
+        self.batch = keras.tree.lists_to_tuples(batch)
 
     def __len__(self):
         return self.steps

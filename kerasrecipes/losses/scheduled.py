@@ -49,6 +49,7 @@ from keras import ops
 
 from kerasrecipes import _backend
 from kerasrecipes._checks import number
+from kerasrecipes._model.batches import same_rank
 
 
 class _Coefficient(keras.metrics.Metric):
@@ -77,17 +78,6 @@ class _Coefficient(keras.metrics.Metric):
             self.value.assign(store["0"])
 
 
-def _same_rank(one, other):
-    """Adds or takes a last axis of size 1, as Keras does around a loss given as a function."""
-    if len(one.shape) < len(other.shape):
-        return _same_rank(other, one)[::-1]
-    if len(one.shape) == len(other.shape) + 1 and one.shape[-1] == 1:
-        if len(other.shape) == 1:
-            return one, ops.expand_dims(other, -1)
-        return ops.squeeze(one, -1), other
-    return one, other
-
-
 class _Function(keras.losses.Loss):
     """A loss given as a function."""
 
@@ -96,7 +86,7 @@ class _Function(keras.losses.Loss):
         self.fn = fn
 
     def call(self, y_true, y_pred):
-        return self.fn(*_same_rank(y_true, y_pred))
+        return self.fn(*same_rank(y_true, y_pred))
 
 
 @keras.saving.register_keras_serializable("kerasrecipes")
@@ -171,7 +161,9 @@ class Scheduled(keras.losses.Loss):
             )
         if self._read_by(model):
             return
-        attribute = re.sub(r"\W", "_", f"{self.name}_coefficient")
+        # Private, so that files hold it below the loss, whether it hung here when they were written
+        # or not: Keras visits private attributes last, and each object once.
+        attribute = re.sub(r"\W", "_", f"_{self.name}_coefficient")
         held = getattr(model, attribute, None)
         if isinstance(held, _Coefficient):
             # A model keeps every metric it was given: a new loss takes its forerunner's over.

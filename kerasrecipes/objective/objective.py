@@ -220,26 +220,32 @@ class Objective:
 
         Args:
             key: hashable; stands for the three functions.
-            begin: function of a vector that returns the first state (a nest of tensors).
+            begin: function of a vector that returns the first state, a dictionary of nests of
+                tensors, whose entry "trial" is the vector that is due next.
             going_on: function of the state: whether to go on, a scalar.
-            body: function of the state and of a function `w -> (value, gradient)`, tensors both.
+            body: function of the state, and of value and gradient at its "trial", that returns
+                the next state.
 
         Returns:
             A function from a vector, a tensor, to the last state. With `batch_size` below the
             number of examples the loop runs in Python, its evaluations compiled.
         """
-        if self.batch_size is not None and self.batch_size < self._count:
-            return lambda w: self._run(going_on, body, begin(w))
+        in_batches = self.batch_size is not None and self.batch_size < self._count
         if key not in self._loops:
-            self._loops[key] = _backend.loop(begin, going_on, body, self._loss)
-        return lambda w: self._loops[key](w, *next(self._batches())[1])
+            self._loops[key] = (
+                _backend.eager(body, static=())
+                if in_batches
+                else _backend.loop(begin, going_on, body, self._loss)
+            )
+        run = self._loops[key]
+        if in_batches:
+            return lambda w: self._run(going_on, run, begin(w))
+        return lambda w: run(w, *next(self._batches())[1])
 
     def _run(self, going_on, body, state):
-        def evaluate(w):
-            return [ops.convert_to_tensor(v, self._dtype) for v in self.value_and_gradient(w)]
-
         while bool(going_on(state)):
-            state = body(state, evaluate)
+            found = self.value_and_gradient(state["trial"])
+            state = body(state, *(ops.convert_to_tensor(v, self._dtype) for v in found))
         return state
 
     def _sum(self, product, w, v):
@@ -306,7 +312,11 @@ class Objective:
         """Once: how the outputs are nested, whether layers add to the loss, and a check."""
         if self._structure is not None:
             return
-        _, data = next(iter(self._batches()))
+        # Each batch, since a mask shows only where one hides something.
+        for _, data in self._batches():
+            self._learn_from(w, data)
+
+    def _learn_from(self, w, data):
         with self._scope(w, data[0]) as scope:
             outputs = self.model(data[1], training=self.training)
             self._adds, added = bool(self.model.losses), sum(ops.sum(a) for a in scope.losses)

@@ -2,12 +2,13 @@
 
 import math
 import typing
+import warnings
 
 import keras
 from keras import ops
 
 from kerasrecipes import _backend
-from kerasrecipes._checks import integer, number
+from kerasrecipes._checks import integer, number, unconstrained
 from kerasrecipes.optimizers._line_search import (
     CONVERGED,
     NOT_FINITE,
@@ -57,6 +58,8 @@ class Status(typing.NamedTuple):
 class FullBatchOptimizer(TrialPoints, keras.optimizers.Optimizer):
     """One `apply` is one gradient evaluation; the `rule` that a subclass has gives directions."""
 
+    fixed_hyperparameters = ("curvature", "sufficient_decrease", "tolerance")
+
     def __init__(
         self, learning_rate, curvature, sufficient_decrease, tolerance, max_trials, name, **kwargs
     ):
@@ -86,6 +89,7 @@ class FullBatchOptimizer(TrialPoints, keras.optimizers.Optimizer):
         self.curvature, self.sufficient_decrease = curvature, sufficient_decrease
         self.tolerance, self.max_trials = tolerance, max_trials
         self._loss = self._now = None
+        self._evaluations = 0  # at the end of the last fit
         self._made = True
 
     @property
@@ -128,12 +132,7 @@ class FullBatchOptimizer(TrialPoints, keras.optimizers.Optimizer):
                 f"{own} needs weights of one dtype, float32 or float64. "
                 f"Received: {', '.join(sorted(dtypes))}"
             )
-        bound = [v.path for v in variables if getattr(v, "constraint", None) is not None]
-        if bound:
-            raise ValueError(
-                f"{own} searches along straight lines, which constraints bend. Take them from "
-                f"{', '.join(bound)}, or write the layer so that free weights parametrize it."
-            )
+        unconstrained(own, variables)
 
     def _part(self, name):
         return self._state[self._parts.index(name)]
@@ -207,7 +206,19 @@ class FullBatchOptimizer(TrialPoints, keras.optimizers.Optimizer):
             variable.assign(ops.copy(part))
 
     def finalize_variable_values(self, var_list):
-        self.end_fit()
+        trial_was_in = self.end_fit()
+        if trial_was_in is None or not self.built:
+            return
+        before, whole = self._evaluations, self.gradient_accumulation_steps or 1
+        self._evaluations = int(ops.convert_to_numpy(self.iterations)) // whole
+        if trial_was_in and self._evaluations == before + 1:
+            warnings.warn(
+                f"This `fit` made one evaluation, with which {type(self).__name__} cannot move: "
+                "the accepted weights are in again, and the trial point that it asked for is "
+                "dropped. Give `epochs`, or `data.FullBatch` with steps; or go on from `fit` to "
+                "`fit` with callbacks.SwapAcceptedWeights.",
+                stacklevel=3,
+            )
 
     @property
     def status(self):

@@ -161,15 +161,16 @@ def _arrived(state, n, trial, value, seen, accept, rate, rule, limits):
     gradient = seen.gradient
     steepest = largest(gradient)
 
-    # Weights that were set from outside begin anew; only where they stay can batches differ.
-    elsewhere = accept | (seen.moved > 0)
+    # Weights that were set from outside begin anew, and so do other data after a stall, in which
+    # batches were equal; else only where the weights stay can batches differ.
     other_batch = seen.changed > 1e-6 * n["square"]
-    unequal = ~elsewhere & (n["failures"] > 0) & other_batch
-    halted = ~elsewhere & (n["status"] == STALLED) & ~other_batch
+    anew = accept | (seen.moved > 0) | ((n["status"] == STALLED) & other_batch)
+    unequal = ~anew & (n["failures"] > 0) & other_batch
+    halted = ~anew & (n["status"] == STALLED)
     done = steepest <= limits.tolerance
     ended = done | halted
     where = number.where
-    status = where(elsewhere | (~halted & (n["status"] != UNEQUAL)), RUNNING, n["status"])
+    status = where(anew | (~halted & (n["status"] != UNEQUAL)), RUNNING, n["status"])
     status = where(done, CONVERGED, where(unequal, UNEQUAL, status))
 
     direction, first, state, n = rule.turn(state, n, seen, accept)
@@ -184,7 +185,7 @@ def _arrived(state, n, trial, value, seen, accept, rate, rule, limits):
         "status": status,
         "trials": 1.0,
         "accepted": where(accept, n["accepted"] + 1, n["accepted"]),
-        "failures": where(elsewhere, 0.0, n["failures"]),
+        "failures": where(anew, 0.0, n["failures"]),
         "value": value,
         "slope": down,
         "length": length,
@@ -213,7 +214,7 @@ def _missed(state, n, trial, value, seen, finite, fresh, given_up, too_high, rul
     failures = where(stuck, n["failures"] + 1, n["failures"])
     stalled = stuck & (failures > 1) & (n["status"] != UNEQUAL)
     status = where(stalled, STALLED, n["status"])
-    status = where(stuck & ~finite, NOT_FINITE, status)
+    status = where(fresh & ~finite, NOT_FINITE, status)
     memory, n = rule.forget(state, n, stuck)
     counts = {"status": status, "trials": n["trials"] + 1, "failures": failures}
     n = {**n, **counts, **bracket, "length": length}

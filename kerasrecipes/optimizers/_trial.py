@@ -17,9 +17,9 @@ it an apply that finds `swapped` was fed a gradient of the accepted point: it st
 
 import zlib
 
-import numpy as np
 from keras import ops
 
+from kerasrecipes import _backend
 from kerasrecipes.optimizers._wrapper import Wrapper
 
 
@@ -63,27 +63,35 @@ class TrialPoints:
         """Puts the trial point into the model. Returns whether the accepted point was in."""
         if not self.built or not _number(self.swapped):
             return False
-        if _number(self.mark) in (0, self._fingerprint()):
+        mark = _number(self.mark)
+        if not mark or mark == self._fingerprint():
             self._exchange()
         else:
             self.stage.assign(0)
         self.swapped.assign(False)
         return True
 
+    def watch(self):
+        """Notices whether the accepted weights are set otherwise before `hold_trial`."""
+        if self.built and _number(self.swapped):
+            self.mark.assign(self._fingerprint())
+
     def end_fit(self):
-        """Puts the accepted point in for good. Returns False where JAX has lost the values."""
+        """Puts the accepted point in for good.
+
+        Returns:
+            Whether the trial point was in, or None where JAX has lost the values.
+        """
         if not self.built:
-            return True
+            return False
         try:
-            self.hold_accepted()
-            # Weights that are set after `fit` have no trial point: the next fit must notice.
-            if _number(self.swapped):
-                self.mark.assign(self._fingerprint())
+            trial_was_in = self.hold_accepted()
+            self.watch()
         except (TypeError, RuntimeError):
             # After an error in a step JAX's variables are empty, or their buffers deleted. An
             # exception from here would hide that error.
-            return False
-        return True
+            return None
+        return trial_was_in
 
     def _exchange(self):
         for variable, other in zip(self._trainable_variables, self.other_point, strict=True):
@@ -94,7 +102,7 @@ class TrialPoints:
     def _fingerprint(self):
         code = 0
         for variable in self._trainable_variables:
-            code = zlib.crc32(np.ascontiguousarray(ops.convert_to_numpy(variable)).data, code)
+            code = zlib.crc32(ops.convert_to_numpy(variable).tobytes(), code)
         return max(code & 0x7FFFFFFF, 1)
 
 
@@ -129,7 +137,7 @@ class TrialWrapper(TrialPoints, Wrapper):
             self.build(list(trainable_variables))
         variables = list(trainable_variables or self._trainable_variables)
         index = [self._get_variable_index(v) for v in variables]
-        gradients = [None if g is None else ops.convert_to_tensor(g) for g in grads]
+        gradients = [None if g is None else _backend.dense(ops.convert_to_tensor(g)) for g in grads]
         others = [self.other_point[i] for i in index]
         held = [tensor(v) for v in variables]
         stage = ops.where(ops.convert_to_tensor(self.swapped), 0, ops.convert_to_tensor(self.stage))
@@ -156,5 +164,5 @@ class TrialWrapper(TrialPoints, Wrapper):
             variable.assign(value)
 
     def finalize_variable_values(self, var_list):
-        if self.end_fit():
+        if self.end_fit() is not None:
             super().finalize_variable_values(var_list)

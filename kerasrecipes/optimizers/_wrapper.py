@@ -45,6 +45,11 @@ class Wrapper(keras.optimizers.Optimizer):
     def variables(self):
         return [*super().variables, *self.inner_optimizer.variables]
 
+    def set_weights(self, weights):
+        weights, own = list(weights), len(super().variables)
+        super().set_weights(weights[:own])
+        self.inner_optimizer.set_weights(weights[own:])
+
     @property
     def learning_rate(self):
         return self.inner_optimizer.learning_rate

@@ -225,6 +225,8 @@ def check_movable(optimizer, name, built):
         return
     if name == "learning_rate":
         reason = "it is a schedule already. Give the optimizer a float: it is only the start"
+    elif name in getattr(optimizer, "fixed_hyperparameters", ()):
+        reason = "it is fixed while the search runs"
     elif name == "loss_scale_factor":
         reason = "it scales the loss outside of the step. Use LossScaleOptimizer"
     elif name == "initial_accumulator_value":

@@ -107,6 +107,12 @@ class Masked(Wrapper):
         super().__init__(inner_optimizer, name=name, **kwargs)
         if isinstance(self.inner_optimizer, Masked):
             raise ValueError("The optimizer is masked already: one Masked(...) is enough.")
+        for one in trial_optimizers(self.inner_optimizer):
+            if hasattr(one, "status"):
+                raise ValueError(
+                    f"Masked cannot hold {type(one).__name__}, whose searches move all weights "
+                    "along one line: set `layer.trainable = False` before `compile`."
+                )
 
     def build(self, variables):
         if self.built:

@@ -45,7 +45,7 @@ import numpy as np
 from keras import ops
 
 from kerasrecipes import _backend
-from kerasrecipes._checks import integer, nearest, number, one_of
+from kerasrecipes._checks import integer, nearest, number, one_of, unconstrained
 from kerasrecipes.objective import Objective
 from kerasrecipes.optimizers._line_search import (
     CONVERGED,
@@ -112,8 +112,8 @@ def minimize(
     Raises:
         TypeError: if `model` is no Keras model, or a setting has the wrong type.
         ValueError: if the model is unbuilt or uncompiled, if the data is empty, of unequal
-            lengths or has NaN, if a setting is unknown or out of range, or if the loss or its
-            gradient is not finite at the start.
+            lengths or has NaN, if a setting is unknown or out of range, if weights have
+            constraints, or if the loss or its gradient is not finite at the start.
     """
     integer("steps", steps, 1)
     made = _made(method, settings)
@@ -121,10 +121,14 @@ def minimize(
     number("tolerance", tolerance, 0)
     if not isinstance(model, Objective):
         objective = Objective(model, x, y, sample_weight, batch_size, training)
-    elif x is not None or y is not None:
-        raise ValueError("An Objective brings its data: leave `x` and `y` out.")
+    elif training or any(given is not None for given in (x, y, sample_weight, batch_size)):
+        raise ValueError(
+            "An Objective brings its data and how to go through it: leave `x`, `y`, "
+            "`sample_weight`, `batch_size` and `training` out, or give them to the Objective."
+        )
     else:
         objective = model
+    unconstrained("minimize", objective.model.trainable_variables)
     run = _searching if isinstance(made, (LBFGS, NonlinearCG)) else _stepwise
     w, rows, status = run(made, objective, objective.get_vector(), steps, tolerance)
     objective.set_vector(w)
@@ -216,8 +220,7 @@ def _searching(search, objective, w, steps, tolerance):
         n = read(state["search"], rule)
         return (n["status"] == RUNNING) & (n["accepted"] < steps)
 
-    def body(state, evaluate):
-        value, gradient = evaluate(state["trial"])
+    def body(state, value, gradient):
         search, trial = advance(
             state["search"], state["trial"], value, gradient, rate, rule, limits
         )

@@ -36,6 +36,7 @@ import math
 import keras
 from keras import ops
 
+from kerasrecipes import _backend
 from kerasrecipes._checks import integer, number
 
 
@@ -128,7 +129,8 @@ class PerturbedSGD(keras.optimizers.Optimizer):
         super()._backend_update_step(grads, trainable_variables, learning_rate)
 
     def _perturb(self, gradients, variables):
-        squares = [ops.sum(ops.square(ops.cast(g, "float32"))) for g in gradients]
+        dense = [ops.cast(_backend.dense(g), "float32") for g in gradients]
+        squares = [ops.sum(ops.square(g)) for g in dense]
         waited = ops.convert_to_tensor(self.waited)
         due = ops.logical_and(ops.sqrt(sum(squares)) <= self.threshold, waited >= self.interval)
         state = ops.convert_to_tensor(self.random_state)

@@ -48,6 +48,7 @@ from keras import ops
 
 from kerasrecipes._checks import integer
 from kerasrecipes._model.batches import as_arrays, check_lengths
+from kerasrecipes._model.graph import copy_layer
 from kerasrecipes._model.state import check_ready, restored
 
 # Layers whose weights may have several axes and yet are no kernel.
@@ -203,7 +204,7 @@ def _chain(model):
 
 def _stage(model, block, head):
     """A compiled model of one block, shared with `model`, under a fresh head."""
-    fresh = [type(layer).from_config(layer.get_config()) for layer in head]
+    fresh = [copy_layer(layer) for layer in head]
     entry = keras.Input(batch_shape=block[0].input.shape, dtype=block[0].input.dtype)
     inner = keras.Sequential([entry, *block])
     flatten = len(inner.output_shape) != len(head[0].input.shape)

@@ -165,7 +165,7 @@ def _hidden(m, x, y):
 
 def _attribute_taken(m, x, y):
     model = linear()
-    model.term0_coefficient = "mine"
+    model._term0_coefficient = "mine"
     fitted(model, [Continuation("term0.coefficient", [0, 1], 1)])
 
 
@@ -262,7 +262,7 @@ FAULTS = [
         ("            self.metric = held", "            pass"),
         ('metric.name == "loss":', 'metric.name == "lost":'),
         ('self.value.assign(store["0"])', "pass"),
-        ("self.fn(*_same_rank(y_true, y_pred))", "self.fn(y_true, y_pred)"),
+        ("self.fn(*same_rank(y_true, y_pred))", "self.fn(y_true, y_pred)"),
         (
             "**kwargs)\n        super().__init__(name=name or default",
             ")\n        super().__init__(name=name or default",

@@ -359,7 +359,7 @@ FAULTS = [
         "data.difficulty_from",
         "data/difficulty.py",
         "test_contracts.py::test_contract[numpy-data.difficulty_from]",
-        ("y = y[..., None]", "pass"),
+        ("function(*same_rank(*pair))", "function(*pair)"),
         ("losses * np.asarray(sample_weight, losses.dtype)", "losses"),
     ),
     *faults(
