@@ -314,4 +314,10 @@ FAULTS = [
         ("elif not math.isclose(", "elif False and math.isclose("),
         ("self._trained = epoch - sum(self.epochs[:stage])", "self._trained = self.epochs[stage]"),
     ),
+    *faults(
+        "losses.Scheduled",
+        "losses/scheduled.py",
+        "test_costs.py",
+        ('f"_{self.name}_coefficient"', 'f"{self.name}_coefficient"'),
+    ),
 ]

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 
 from kerasrecipes import callbacks, data
-from tests.entry import Entry, faults
+from tests.entry import Entry, Fault, faults
 from tests.problems import network
 
 N = 48  # the contracts train on 48 examples, in batches of 16
@@ -378,5 +378,13 @@ FAULTS = [
         ('logs["batch_size"] = self.dataset.batch_size', "pass"),
         ("batch_size=self._size(epoch))", "batch_size=None)"),
         ("if begin <= epoch][-1]", "if begin <= epoch][0]"),
+    ),
+    Fault(
+        ("data.difficulty_from",),
+        "data/difficulty.py",
+        "convert_to_tensor(v, dtype=dtype)",
+        "convert_to_tensor(v)",
+        "tests/test_curricula.py",
+        backend="tensorflow",
     ),
 ]

@@ -5,7 +5,7 @@ import numpy as np
 from keras import ops
 
 import kerasrecipes as kr
-from tests.entry import Entry, faults
+from tests.entry import Entry, Fault, faults
 from tests.problems import network, values
 
 
@@ -258,4 +258,20 @@ FAULTS = [
     fault
     for name, test, *pairs in _PLANTED
     for fault in faults(name, _PLACES[name], _T + test, *pairs)
+]
+FAULTS += [
+    *faults(
+        "callbacks.HyperparameterMonitor",
+        "_model/calls.py",
+        "test_hyperparameters.py",
+        ("list(current.layers) if isinstance(current, keras.Model) else []", "[*current.layers]"),
+    ),
+    Fault(
+        ("callbacks.HyperparameterMonitor",),
+        "callbacks/_knobs.py",
+        "        model.optimizer.build(model.trainable_variables)\n",
+        "        pass\n",
+        "tests/test_hyperparameters.py",
+        backend="tensorflow",
+    ),
 ]

@@ -6,7 +6,7 @@ from keras import ops
 
 from kerasrecipes.callbacks import SwapAcceptedWeights
 from kerasrecipes.optimizers import SAM, ParameterBlur
-from tests.entry import Entry, faults
+from tests.entry import Entry, Fault, faults
 from tests.problems import network, values
 
 
@@ -235,5 +235,25 @@ FAULTS = [
         ("batches or found is None or any(", "batches or found is None and any("),
         ("                self._accepted_in()\n                self._release()\n", ""),
         ("for optimizer in self._swapped:", "for optimizer in []:"),
+    ),
+    Fault(
+        ("optimizers.SAM",),
+        "_backend/tensorflow.py",
+        "return tf.convert_to_tensor(gradient)",
+        "return gradient",
+        f"tests/{_HERE}",
+        backend="tensorflow",
+    ),
+    *faults(
+        "optimizers.SAM",
+        "optimizers/_trial.py",
+        _HERE,
+        (".tobytes(), code)", ".data, code)"),
+    ),
+    *faults(
+        "optimizers.SAM",
+        "optimizers/_wrapper.py",
+        _HERE,
+        ("self.inner_optimizer.set_weights(weights[own:])", "pass"),
     ),
 ]
