@@ -1,5 +1,6 @@
 """Settings of every test process: one backend, quiet, no display, and the count of cells."""
 
+import gc
 import os
 import pathlib
 
@@ -22,6 +23,17 @@ def _fresh():
     keras.utils.set_random_seed(0)
     yield
     keras.config.set_dtype_policy("float32")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _few_programs():
+    yield
+    if keras.config.backend() == "jax":
+        import jax
+
+        # Each compiled program keeps some mappings of memory, of which Linux allows 65,530.
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture(scope="session")
