@@ -100,12 +100,12 @@ def gauss_newton_vector_product(outputs, loss):
     return evaluate
 
 
-@jax.jit
 def dense(gradient):
     """A gradient whose rows stand each once, as they always do here."""
     return gradient
 
 
+@jax.jit
 def flat(tensors):
     """One vector of all entries."""
     # Concatenation in XLA on a CPU asks of each entry where it comes from: ten times slower.
