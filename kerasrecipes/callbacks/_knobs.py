@@ -120,7 +120,8 @@ class OptimizerKnob(Knob):
     """A hyperparameter of the optimizer or of one inside it; `schedule` may run in its steps."""
 
     def __init__(self, model, name):
-        part, self.hyperparameter = locate(known_parts(model)[0], name)
+        known_parts(model)  # locate looks at those that are built
+        part, self.hyperparameter = locate(model.optimizer, name)
         # Under JAX and PyTorch `fit` has built the optimizer before any callback is asked.
         check_movable(part, self.hyperparameter, built=True)
         super().__init__(model, name, getattr(part, self.hyperparameter))
